@@ -1,0 +1,113 @@
+"""What travels between the stages: every state has a type, named fields and shapes.
+
+Letters used in the shapes
+--------------------------
+B windows in a batch, C image channels, H × W pixels of a window, G = H̃·W̃ points of the object grid,
+K slots for objects, D latent dimensions.  Pixel coordinates are continuous with the *centre* of pixel
+(row i, column j) at (y = i + 0.5, x = j + 0.5), so a window spans [0, W] × [0, H].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+from torch import Tensor
+
+__all__ = ["Boxes", "Gaussian", "Instances", "Proposals", "Selection", "WindowPosterior"]
+
+
+class Boxes(NamedTuple):
+    """Axis-aligned boxes; every field has the same shape, in pixels of the window."""
+
+    x: Tensor  # centre, along columns
+    y: Tensor  # centre, along rows
+    width: Tensor
+    height: Tensor
+
+    def take(self, index: Tensor) -> Boxes:
+        """The boxes at `index` (B, K) along the last dimension of fields shaped (B, G)."""
+        return Boxes(*(side.gather(-1, index) for side in self))
+
+    def detach(self) -> Boxes:
+        return Boxes(*(side.detach() for side in self))
+
+
+class Gaussian(NamedTuple):
+    """A diagonal normal distribution."""
+
+    mean: Tensor
+    std: Tensor
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """The reparameterised sample that belongs to this standard-normal `noise`."""
+        return self.mean + self.std * noise
+
+    def take(self, index: Tensor) -> Gaussian:
+        """The rows at `index` (B, K) of fields shaped (B, G, D)."""
+        wide = index.unsqueeze(-1).expand(*index.shape, self.mean.shape[-1])
+        return Gaussian(self.mean.gather(1, wide), self.std.gather(1, wide))
+
+
+class Proposals(NamedTuple):
+    """What the U-Net proposes at every point of the object grid (Sec. 2.1)."""
+
+    presence_logit: Tensor  # (B, G)
+    z_where: Gaussian  # (B, G, 4)
+
+
+class Selection(NamedTuple):
+    """The proposals that non-maximum suppression keeps, best first, at most K of them (Eq. 10)."""
+
+    index: Tensor  # (B, K) flat point of the object grid
+    valid: Tensor  # (B, K) bool; False where fewer than K proposals passed
+    suppressed: Tensor  # (B, G) bool; True where a better, overlapping box was kept
+
+
+class WindowPosterior(NamedTuple):
+    """One posterior sample for a batch of windows (Eqs. 9-11, then 4-6)."""
+
+    presence: Tensor  # (B, K) in {0, 1}: the sampled c of the selected slots
+    presence_prob: Tensor  # (B, K)
+    grid_index: Tensor  # (B, K) flat point of the object grid
+    boxes: Boxes  # (B, K) px
+    z_where: Gaussian  # (B, K, 4)
+    z_what: Gaussian  # (B, K, D)
+    z_background: Gaussian  # (B, D)
+    mixing_weight: Tensor  # (B, K, H, W) w_k on the canvas, before c is applied
+    mixing_prob: Tensor  # (B, K, H, W) pi_k; zero where presence is zero
+    appearance: Tensor  # (B, K, C, H, W) y_k on the canvas
+    background: Tensor  # (B, C, H, W) y_0
+
+    @property
+    def reconstruction(self) -> Tensor:
+        """The expected image, (B, C, H, W): sum over q of pi_q y_q."""
+        foreground = (self.mixing_prob.unsqueeze(2) * self.appearance).sum(1)
+        return foreground + (1 - self.mixing_prob.sum(1, keepdim=True)) * self.background
+
+
+@dataclass(frozen=True)
+class Instances:
+    """All that inference says about one image: one row for each (window, posterior sample, object).
+
+    The consensus stage reads only this.  `membership` is the sparse matrix Π of mixing probabilities
+    from which the co-membership graph follows as a Gram matrix.
+    """
+
+    membership: sparse.csc_array  # (height * width, n) float32, Π; pixels flat in row-major order
+    image_shape: tuple[int, int]  # height, width in px
+    n_visits: int  # windows that see an interior pixel × posterior samples: normalises the edges
+    window: np.ndarray  # (n,) int32: index into window_origin
+    sample: np.ndarray  # (n,) int32: posterior sample, 0 .. n_samples - 1
+    presence_prob: np.ndarray  # (n,) float32
+    boxes: np.ndarray  # (n, 4) float32: x centre, y centre, width, height in image px
+    z_what: np.ndarray  # (n, D) float32 posterior means
+    window_origin: np.ndarray  # (n_windows, 2) int64: row, column of the window's corner; may be negative in the padding
+    window_size: int  # px
+    n_samples: int = 1
+    metadata: dict[str, object] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.membership.shape[1]
