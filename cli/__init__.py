@@ -1,0 +1,1 @@
+"""The command line `cellseg`: one file per command, each of which only connects the package's parts."""
