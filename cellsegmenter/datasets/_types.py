@@ -1,0 +1,26 @@
+"""What the generators and loaders of this package return."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["DigitImages", "LabelledImages"]
+
+
+class LabelledImages(NamedTuple):
+    """Images with their instance masks."""
+
+    images: np.ndarray  # (N, H, W) float32, in [0, 1]
+    labels: np.ndarray  # (N, H, W) int32: 0 background, 1 .. count[n] the objects
+    count: np.ndarray  # (N,) int64: objects in each image
+
+
+class DigitImages(NamedTuple):
+    """Images of several digits with their instance masks and classes."""
+
+    images: np.ndarray  # (N, H, W) float32, in [0, 1]
+    labels: np.ndarray  # (N, H, W) int32: 0 background, 1 .. count[n] the digits
+    count: np.ndarray  # (N,) int64: digits in each image
+    classes: list[np.ndarray]  # N arrays (count[n],) int64: entry i is the digit with label i + 1
