@@ -1,0 +1,93 @@
+"""Every pixel is seen equally often, and windows show what reflection padding shows."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cellsegmenter.windows import make_windows, random_crop, reflect_index
+
+
+class SliceOnly:
+    """An array-like that can only be sliced, and remembers how much was read."""
+
+    def __init__(self, data):
+        self.data, self.shape, self.largest_read = data, data.shape, 0
+
+    def __getitem__(self, key):
+        assert all(isinstance(part, slice) for part in key)
+        part = self.data[key]
+        self.largest_read = max(self.largest_read, part.size)
+        return part
+
+
+@settings(deadline=None, max_examples=40)
+@given(height=st.integers(1, 60), width=st.integers(1, 60), stride=st.integers(1, 9), times=st.integers(1, 4))
+def test_every_pixel_is_visited_equally_often(height, width, stride, times):
+    grid = make_windows((height, width), stride * times, stride)
+    index = grid.pixel_index(np.arange(len(grid)))
+    visits = np.bincount(index[index >= 0], minlength=height * width)
+    assert np.all(visits == times**2)
+    assert grid.n_visits == times**2
+
+
+@settings(deadline=None, max_examples=40)
+@given(height=st.integers(1, 12), width=st.integers(1, 12), stride=st.integers(1, 5), times=st.integers(1, 4))
+def test_windows_equal_numpy_reflection_padding(height, width, stride, times):
+    size = stride * times
+    image = np.arange(2 * height * width).reshape(2, height, width)
+    grid = make_windows((height, width), size, stride)
+    padded = np.pad(image, ((0, 0), (size, 2 * size), (size, 2 * size)), mode="reflect")
+    windows = grid.extract(image, np.arange(len(grid)))
+    for window, (row, column) in zip(windows, grid.origin, strict=True):
+        top, left = row + size, column + size
+        np.testing.assert_array_equal(window, padded[:, top : top + size, left : left + size])
+
+
+def test_window_content_agrees_with_pixel_index():
+    image = np.random.default_rng(0).random((1, 33, 47))
+    grid = make_windows((33, 47), 16, 4)
+    index, windows = grid.pixel_index(np.arange(len(grid))), grid.extract(image, np.arange(len(grid)))
+    inside = index >= 0
+    np.testing.assert_array_equal(windows[:, 0][inside], image.ravel()[index[inside]])
+
+
+def test_lazy_arrays_are_read_window_by_window():
+    lazy = SliceOnly(np.random.default_rng(0).random((3, 200, 200)))
+    grid = make_windows((200, 200), 20, 10)
+    grid.extract(lazy, np.arange(50))
+    random_crop(lazy, 20, np.random.default_rng(0))
+    assert lazy.largest_read <= 3 * 20 * 20
+
+
+def test_reflection_may_exceed_the_image():
+    np.testing.assert_array_equal(reflect_index(np.arange(-5, 7), 3), [1, 0, 1, 2] * 3)
+    np.testing.assert_array_equal(reflect_index(np.arange(-3, 3), 1), np.zeros(6))
+
+
+def test_random_crops_lie_inside_and_reach_the_corners():
+    image = np.arange(30 * 20).reshape(1, 30, 20)
+    rng = np.random.default_rng(0)
+    crops = [random_crop(image, 18, rng) for _ in range(400)]
+    assert {int(crop[0, 0, 0]) for crop in crops} >= {0, 12 * 20 + 2}
+    for crop in crops[:20]:
+        row, column = divmod(int(crop[0, 0, 0]), 20)
+        np.testing.assert_array_equal(crop, image[:, row : row + 18, column : column + 18])
+
+
+def test_random_crop_of_a_small_image_keeps_all_of_it():
+    image = np.arange(12.0).reshape(1, 3, 4)
+    crop = random_crop(image, 9, np.random.default_rng(1))
+    assert crop.shape == (1, 9, 9)
+    assert set(crop.ravel()) == set(image.ravel())
+
+
+def test_errors_name_parameter_value_and_remedy():
+    with pytest.raises(ValueError, match=r"stride=30 does not divide window_size=80.*for example stride=(20|40)"):
+        make_windows((100, 100), 80, 30)
+    with pytest.raises(ValueError, match="image_shape"):
+        make_windows((0, 10), 8, 4)
+    with pytest.raises(ValueError, match="stride=0"):
+        make_windows((10, 10), 8, 0)
+    with pytest.raises(ValueError, match="channels first"):
+        make_windows((10, 10), 8, 4).extract(np.zeros((10, 10)), np.arange(1))
