@@ -1,0 +1,58 @@
+"""The group `cellseg`, and what it does with the package's complaints and warnings.
+
+Nothing heavy is imported before a command runs, so that `cellseg --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import warnings
+
+import click
+
+from .demo import demo
+from .fit import fit
+from .info import info
+from .predict import predict
+
+
+class Commands(click.Group):
+    """A group whose commands end with one line, not a traceback, when the input is at fault."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError) as error:
+            if ctx.params["debug"] or getattr(error, "errno", None) == errno.EPIPE:
+                raise
+            raise click.ClickException(explain(error)) from error
+
+
+def explain(error: ValueError | OSError) -> str:
+    """The message of an error, with the file first where the operating system names one."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def print_warning(message: Warning | str, *_: object, **__: object) -> None:
+    click.echo(f"Warning: {message}", err=True)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="cellsegmenter", message="%(package)s %(version)s")
+@click.pass_context
+def cellseg(ctx: click.Context, debug: bool) -> None:
+    """Segment cells without labels.
+
+    Say roughly how many objects a window holds and how much area they cover; get instances, their
+    confidence and their latent codes, on images of any size. A model for fluorescent nuclei is built in.
+    """
+    if not debug:
+        ctx.with_resource(warnings.catch_warnings())
+        warnings.showwarning = print_warning
+
+
+for command in (predict, fit, info, demo):
+    cellseg.add_command(command)

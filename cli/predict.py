@@ -1,0 +1,87 @@
+"""`cellseg predict`: images in; label images, a table and overlays out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from . import options
+from .models import load_model
+from .outputs import Table, plan, stack, write_results
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=options.FILE)
+@click.option("--model", type=options.FILE, help="A model file of `cellseg fit`.  [default: the built-in nuclei model]")
+@click.option("-o", "--output", type=options.FILE, help="Label image (TIFF), or a folder.  [default: IMAGE_labels.tif]")
+@click.option("--table", type=options.FILE, help="Write one CSV row per object: place, size, confidence, latent code.")
+@click.option("--overlay", type=options.FILE, help="Write a PNG of the outlines on the image, or a folder of them.")
+@click.option(
+    "--gamma",
+    type=options.NumberOrAuto(),
+    metavar="G|auto",
+    help="Resolution as published, relative to the whole image: larger splits more.  [default: auto]",
+)
+@click.option(
+    "--gamma-abs",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="X",
+    help="Resolution as a threshold in 0..1, which carries over from a crop to the whole image.",
+)
+@click.option("--method", type=click.Choice(["cpm", "rb"]), default="cpm", show_default=True, help="Community model.")
+@click.option("--min-size", type=click.IntRange(min=0), metavar="PX", help="Drop objects with fewer pixels.")
+@click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Posterior samples to agree on.")
+@click.option("--stride", type=click.IntRange(min=1), metavar="PX", help="Step between windows; a divisor of their size.")
+@options.diameter
+@options.reading
+@options.running
+def predict(
+    images: tuple[Path, ...],
+    model: Path | None,
+    output: Path | None,
+    table: Path | None,
+    overlay: Path | None,
+    gamma: float | str | None,
+    gamma_abs: float | None,
+    method: str,
+    min_size: int | None,
+    samples: int | None,
+    stride: int | None,
+    diameter: float | str | None,
+    axes: str | None,
+    channel: int | None,
+    page: int | None,
+    device: str,
+    seed: int,
+    quiet: bool,
+) -> None:
+    """Segment IMAGES (TIFF, PNG or NPY files, or folders of them).
+
+    Writes NAME_labels.tif beside each image unless -o says otherwise: 0 is background, 1..n are the objects.
+    """
+    if gamma is not None and gamma_abs is not None:
+        raise click.UsageError("Give --gamma or --gamma-abs, not both.")
+    from cellsegmenter import io
+    from cellsegmenter.consensus import Absolute
+
+    jobs = plan(io.expand_inputs(images), output, overlay)
+    for path in [*(path for job in jobs for path in job.outputs), *([table] if table else [])]:
+        io.check_writable(path)
+    segmenter = load_model(model, device)
+    resolution = Absolute(gamma_abs) if gamma_abs is not None else gamma or "auto"
+    settings = options.given(n_samples=samples, stride=stride, diameter=diameter, random_state=seed)
+    tables: list[Table] = []
+    for job in jobs:
+        started = time.perf_counter()
+        image = io.read_image(job.image, axes=axes, channel=channel, page=page)
+        options.say(f"{job.image}: {image.interpretation}", quiet)
+        consensus = segmenter.consensus(image.array, **settings)
+        segmentation = consensus.cut(resolution, method=method, **options.given(min_size=min_size))
+        tables.append(write_results(job, image.array, segmentation, segmenter))
+        options.say(describe(segmentation, time.perf_counter() - started), quiet)
+        options.say("\n".join(f"  wrote {path}" for path in job.outputs), quiet)
+    if table is not None:
+        io.write_table(table, stack(tables))
+        options.say(f"  wrote {table}", quiet)
