@@ -1,0 +1,41 @@
+"""From features at the resolution of the object grid to presence and box codes (Sec. 2.1)."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from cellsegmenter.types import Gaussian, Proposals
+
+__all__ = ["ProposalHead"]
+
+# Softplus^-1(0.1): boxes that start as wide as the prior jump by a fifth of their size between samples.
+_STD_BIAS = -2.25
+
+
+class ProposalHead(nn.Module):
+    """A small MLP (1 × 1 convolutions) from (B, C, H̃, W̃) to p_grid and q(v_grid).
+
+    Parameters
+    ----------
+    in_channels : int
+    initial_prob : float
+        Presence probability before training: expected objects per point of the grid.
+    """
+
+    def __init__(self, in_channels: int, initial_prob: float) -> None:
+        super().__init__()
+        self.initial_prob = min(max(float(initial_prob), 0.01), 0.5)
+        self.mlp = nn.Sequential(nn.Conv2d(in_channels, in_channels, 1), nn.ReLU(inplace=True))
+        self.out = nn.Conv2d(in_channels, 1 + 4 + 4, 1)
+
+    def initialise(self) -> None:
+        """Start near the prior: p at the expected density, v at its mean."""
+        self.out.weight.data.mul_(0.1)
+        self.out.bias.data[0] = math.log(self.initial_prob / (1 - self.initial_prob))
+
+    def forward(self, grid_features: Tensor) -> Proposals:
+        raw = self.out(self.mlp(grid_features)).flatten(2).transpose(1, 2).float()  # (B, G, 9)
+        std = nn.functional.softplus(raw[..., 5:] + _STD_BIAS) + 1e-3
+        return Proposals(presence_logit=raw[..., 0], z_where=Gaussian(raw[..., 1:5], std))

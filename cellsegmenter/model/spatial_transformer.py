@@ -1,0 +1,63 @@
+"""Crop boxes out of a canvas and paste rasters back (the paper's STN).
+
+Boxes are axis-aligned, so bilinear sampling separates into rows and columns:
+
+    crop(F)_{uv} = sum_{ij} P^y_{ui} F_{ij} P^x_{vj},      P_{ui} = max(0, 1 - |s_u - i|),
+
+two small matrix products per box instead of a gather per sample.  It is the same interpolation as
+`torch.nn.functional.grid_sample` (the tests hold them together), about three times as fast on a CPU,
+needs no copy of the feature map per object, and its backward pass is deterministic on every device.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cellsegmenter.types import Boxes
+
+__all__ = ["box_coordinates", "crop", "paste"]
+
+
+def _tent(position: Tensor, size: int) -> Tensor:
+    """Bilinear weights (..., N, size) of the samples at `position` (..., N), in index units."""
+    index = torch.arange(size, device=position.device, dtype=position.dtype)
+    return (1 - (position.unsqueeze(-1) - index).abs()).clamp_min(0)
+
+
+def _crop_weights(centre: Tensor, side: Tensor, raster: int, canvas: int) -> Tensor:
+    fraction = (torch.arange(raster, device=centre.device) + 0.5) / raster
+    position = centre.unsqueeze(-1) + (fraction - 0.5) * side.unsqueeze(-1)  # px, (B, K, raster)
+    return _tent(position - 0.5, canvas)
+
+
+def crop(feature_map: Tensor, boxes: Boxes, raster: int) -> Tensor:
+    """Resample each box of (B, C, H, W) on its own raster: (B, K, C, raster, raster)."""
+    height, width = feature_map.shape[-2:]
+    rows = _crop_weights(boxes.y, boxes.height, raster, height)  # (B, K, R, H)
+    columns = _crop_weights(boxes.x, boxes.width, raster, width)  # (B, K, R, W)
+    # All boxes of a window share its feature map: one (K R × H) · (H × C W) product per window.
+    batch, slots = rows.shape[:2]
+    tall = feature_map.permute(0, 2, 1, 3).flatten(2)  # (B, H, C W)
+    strips = (rows.flatten(1, 2) @ tall).view(batch, slots, raster, -1, width)  # (B, K, R, C, W)
+    return torch.matmul(strips.transpose(2, 3), columns.unsqueeze(2).transpose(-1, -2))
+
+
+def box_coordinates(centre: Tensor, side: Tensor, canvas: int) -> Tensor:
+    """Coordinates (B, K, canvas) of the canvas pixels in the box, which spans [-1, 1]."""
+    pixel = torch.arange(canvas, device=centre.device) + 0.5
+    return 2 * (pixel - centre.unsqueeze(-1)) / side.unsqueeze(-1)
+
+
+def _paste_weights(centre: Tensor, side: Tensor, raster: int, canvas: int) -> Tensor:
+    u = box_coordinates(centre, side, canvas)
+    inside = (u.abs() <= 1).unsqueeze(-1)  # Eq. 5: exactly zero outside the box
+    return _tent((u + 1) * raster / 2 - 0.5, raster) * inside
+
+
+def paste(values: Tensor, boxes: Boxes, canvas: tuple[int, int]) -> Tensor:
+    """Draw each raster (B, K, C, R, R) into its box on an empty canvas: (B, K, C, H, W) (Eq. 5)."""
+    raster = values.shape[-1]
+    rows = _paste_weights(boxes.y, boxes.height, raster, canvas[0])  # (B, K, H, R)
+    columns = _paste_weights(boxes.x, boxes.width, raster, canvas[1])  # (B, K, W, R)
+    return rows.unsqueeze(2) @ values @ columns.unsqueeze(2).transpose(-1, -2)

@@ -1,0 +1,230 @@
+"""The model's two directions: `infer` reads like the paper's Fig. 2, `generate` like its Fig. 1."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cellsegmenter.model.boxes import BoxCode, intersection_over_minimum
+from cellsegmenter.model.coders import BackgroundDecoder, BackgroundEncoder, ObjectDecoder, ObjectEncoder
+from cellsegmenter.model.config import ModelConfig
+from cellsegmenter.model.dpp import DeterminantalPointProcess
+from cellsegmenter.model.mixing import mixing_probabilities
+from cellsegmenter.model.nms import select_best
+from cellsegmenter.model.proposals import ProposalHead
+from cellsegmenter.model.residual import residual_rank
+from cellsegmenter.model.spatial_transformer import box_coordinates, crop, paste
+from cellsegmenter.model.unet import UNet
+from cellsegmenter.types import Boxes, Gaussian, Proposals, Selection, WindowPosterior
+
+__all__ = ["Exploration", "Inference", "Noise", "StructuredVAE"]
+
+
+class Noise(NamedTuple):
+    """The random numbers of one posterior sample: `infer` is a function of windows and noise alone."""
+
+    presence: Tensor  # (B, G) uniform in [0, 1)
+    z_where: Tensor  # (B, G, 4) standard normal
+    z_what: Tensor  # (B, K, D) standard normal
+    z_background: Tensor  # (B, D_bg) standard normal
+
+
+class Exploration(NamedTuple):
+    """How a training step looks beyond what the network already believes."""
+
+    warmup: float  # f(t): weight of the residual's rank in the presence probability (Sec. 3)
+    rank_score: float  # weight of the residual's rank in the score of suppression
+
+
+class Inference(NamedTuple):
+    """A posterior sample and the intermediate states that training looks at."""
+
+    posterior: WindowPosterior
+    proposals: Proposals
+    grid_boxes: Boxes  # (B, G) px
+    selection: Selection
+    grid_presence: Tensor  # (B, G) in {0, 1}: the provisional c before suppression
+
+
+class StructuredVAE(nn.Module):
+    """The structured deep generative model and its amortised posterior."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        c = config
+        self.unet = UNet(c.n_channels, c.unet_channels, c.unet_depth, c.grid_level, c.fine_level)
+        widths = self.unet.out_channels
+        self.proposal_head = ProposalHead(widths[c.grid_level], c.expected_objects / np.prod(c.grid_shape))
+        self.box_code = BoxCode(c.object_size, 2**c.grid_level, c.box_reach, c.initial_side)
+        self.presence_prior = DeterminantalPointProcess(
+            c.expected_objects, c.grid_shape, length=c.object_size[0] / 2**c.grid_level
+        )
+        self.object_encoder = ObjectEncoder(c.unet_channels + c.n_channels, c.raster, c.object_channels, c.latent_dim)
+        self.object_decoder = ObjectDecoder(c.n_channels, c.raster, c.object_channels, c.latent_dim, c.appearance)
+        self.background_encoder = BackgroundEncoder(
+            widths[c.unet_depth], c.background_channels, c.background_latent_dim
+        )
+        self.background_decoder = BackgroundDecoder(
+            c.n_channels, c.window_size, c.background_channels, c.background_latent_dim
+        )
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Glorot initialisation of every layer (Suppl. S3)."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        self.proposal_head.initialise()
+
+    def infer(
+        self,
+        image: Tensor,
+        noise: Noise | None = None,
+        *,
+        max_objects: int,
+        overlap_threshold: float,
+        exploration: Exploration | None = None,
+    ) -> Inference:
+        """Sample the posterior of windows, everything in parallel (Sec. 2.1, Fig. 2).
+
+        Parameters
+        ----------
+        image : Tensor (B, C, H, W)
+            Normalised windows, H = W = window_size.
+        noise : Noise, optional
+            Without it the most probable values are taken: posterior means, and c = [p > 1/2].
+        max_objects : int
+            K_max.
+        overlap_threshold : float
+            The largest intersection over minimum of two boxes that are kept (alpha).
+        exploration : Exploration, optional
+            Only in training.
+        """
+        grid_shape = self.config.grid_shape
+        features = self.unet(image)
+
+        z_background = self.background_encoder(features.bottom)  # Eq. 9
+        background = self.background_decoder(_draw(z_background, noise and noise.z_background))  # Eq. 4
+
+        proposals = self.proposal_head(features.grid)
+        z_where = _draw(proposals.z_where, noise and noise.z_where)
+        grid_boxes = self.box_code(z_where, grid_shape)  # Suppl. S2
+        prob = torch.sigmoid(proposals.presence_logit)  # p_grid
+        score = prob.detach()
+        if exploration is not None:
+            rank = residual_rank(image, background, grid_boxes)
+            prob = (1 - exploration.warmup) * prob + exploration.warmup * rank**10  # Sec. 3, warm-up
+            score = (1 - exploration.rank_score) * score + exploration.rank_score * rank
+        grid_presence = (prob.detach() > (0.5 if noise is None else noise.presence)).float()
+
+        overlap = intersection_over_minimum(grid_boxes, grid_boxes).detach()
+        selection = select_best(grid_presence + score, overlap, overlap_threshold, max_objects)  # Eq. 10
+        presence = grid_presence.gather(1, selection.index) * selection.valid
+        if exploration is None and noise is not None or noise is None:
+            selection, presence = _drop_empty_slots(selection, presence)
+        boxes = grid_boxes.take(selection.index)
+
+        crops = self._crop(image, features.fine, boxes)
+        z_what = self.object_encoder(crops.flatten(0, 1))  # Eq. 11
+        z_what = Gaussian(*(part.unflatten(0, presence.shape) for part in z_what))
+        slots = presence.shape[1]
+        sample = _draw(z_what, noise and noise.z_what[:, :slots])
+        weight, appearance = self.decode(sample, boxes)
+
+        posterior = WindowPosterior(
+            presence=presence,
+            presence_prob=prob.gather(1, selection.index),
+            grid_index=selection.index,
+            boxes=boxes,
+            z_where=proposals.z_where.take(selection.index),
+            z_what=z_what,
+            z_background=z_background,
+            mixing_weight=weight,
+            mixing_prob=mixing_probabilities(weight, presence),
+            appearance=appearance,
+            background=background,
+        )
+        return Inference(posterior, proposals, grid_boxes, selection, grid_presence)
+
+    def _crop(self, image: Tensor, fine: Tensor, boxes: Boxes) -> Tensor:
+        """Features and grey values of each box, (B, K, C_U + C, R, R)."""
+        boxes = boxes.detach()  # boxes learn from where they paste, not from what the encoder would like to see
+        coarse = Boxes(*(side / 2**self.config.fine_level for side in boxes))
+        raster = self.config.raster
+        return torch.cat([crop(fine.float(), coarse, raster), crop(image, boxes, raster)], 2)
+
+    def decode(self, z_what: Tensor, boxes: Boxes) -> tuple[Tensor, Tensor]:
+        """Draw objects on the canvas (Eq. 5).
+
+        Parameters
+        ----------
+        z_what : Tensor (B, K, D)
+        boxes : Boxes (B, K)
+
+        Returns
+        -------
+        mixing_weight : Tensor (B, K, H, W)
+            Zero outside the box.
+        appearance : Tensor (B, K, C, H, W)
+        """
+        canvas = (self.config.window_size, self.config.window_size)
+        weight, appearance = self.object_decoder(z_what.flatten(0, 1))
+        weight = weight.unflatten(0, z_what.shape[:2])
+        appearance = appearance.unflatten(0, z_what.shape[:2])
+        mixing_weight = paste(weight, boxes, canvas).squeeze(2)
+        if self.config.appearance == "free":
+            return mixing_weight, paste(appearance, boxes, canvas)
+        level, tilt_x, tilt_y = (part[..., None, None] for part in appearance.unbind(-1))  # (B, K, C, 1, 1)
+        x = box_coordinates(boxes.x, boxes.width, canvas[1])[:, :, None, None, :].clamp(-1, 1)
+        y = box_coordinates(boxes.y, boxes.height, canvas[0])[:, :, None, :, None].clamp(-1, 1)
+        return mixing_weight, level + tilt_x * x + tilt_y * y
+
+    @torch.no_grad()
+    def generate(self, n_windows: int, random: np.random.Generator) -> WindowPosterior:
+        """Draw new windows from the prior (Sec. 2, Fig. 1), with exact samples of the DPP."""
+        c = self.config
+        device = self.box_code.bias.device
+
+        def normal(*shape: int) -> Tensor:
+            return torch.from_numpy(random.standard_normal(shape).astype(np.float32)).to(device)
+
+        sets = [self.presence_prior.sample(c.grid_shape, random) for _ in range(n_windows)]  # Eq. 3
+        slots = max(1, max(len(chosen) for chosen in sets))
+        index = torch.tensor([[*chosen, *[0] * (slots - len(chosen))] for chosen in sets], device=device)
+        presence = torch.tensor([[1.0] * len(s) + [0.0] * (slots - len(s)) for s in sets], device=device)
+
+        v = normal(n_windows, int(np.prod(c.grid_shape)), 4)
+        boxes = self.box_code(v, c.grid_shape).take(index)  # Suppl. S2
+        z_what = normal(n_windows, slots, c.latent_dim)
+        weight, appearance = self.decode(z_what, boxes)  # Eq. 5
+        z_background = normal(n_windows, c.background_latent_dim)
+        certain_where = Gaussian(v, torch.zeros_like(v)).take(index)
+        return WindowPosterior(
+            presence=presence,
+            presence_prob=presence,
+            grid_index=index,
+            boxes=boxes,
+            z_where=certain_where,
+            z_what=Gaussian(z_what, torch.zeros_like(z_what)),
+            z_background=Gaussian(z_background, torch.zeros_like(z_background)),
+            mixing_weight=weight,
+            mixing_prob=mixing_probabilities(weight, presence),  # Eq. 6
+            appearance=appearance,
+            background=self.background_decoder(z_background),  # Eq. 4
+        )
+
+
+def _draw(distribution: Gaussian, noise: Tensor | None) -> Tensor:
+    return distribution.mean if noise is None else distribution.rsample(noise)
+
+
+def _drop_empty_slots(selection: Selection, presence: Tensor) -> tuple[Selection, Tensor]:
+    """Keep as many slots as the fullest window needs: on proposals come before off ones (Suppl. S5)."""
+    slots = max(1, int(presence.sum(1).max()))
+    return selection._replace(index=selection.index[:, :slots], valid=selection.valid[:, :slots]), presence[:, :slots]

@@ -1,0 +1,145 @@
+"""Intensities on a common scale, each image and channel by its own background, noise and signal.
+
+With the background b (a robust low level) and the scale s of the whole image, a pixel x becomes u = (x - b) / s:
+
+    s = max(p99.8(x - b), 4 noise / 0.15)           clean images reach 1, images of mere noise stay small
+    linear:  u
+    log:     sign(u) log(1 + |u| / 0.15) / log(1 + 1 / 0.15)
+
+The mild logarithm lets dim nuclei weigh nearly as much as bright ones: in a trial on real nuclei AP@0.5 was 0.55
+with it and 0.25 with the linear scale.  A stronger one splits nuclei into core and halo.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from skimage.filters import threshold_otsu
+
+__all__ = ["ImageStatistics", "image_statistics", "normalize_image"]
+
+KNEE = 0.15  # where the logarithm sets in, as a fraction of the scale
+KNEE_IN_NOISE = 4.0  # and at least, in standard deviations of the noise
+SIGNAL_PERCENTILE = 99.8
+CLIP_IN_NOISE = 3.0  # pixels this close to the background count as background
+CLIP_ROUNDS = 5
+QUANTISATION_NOISE = 12**-0.5  # standard deviation of rounding to integers
+BLOCK = 128  # px, side of the blocks a large image is sampled by
+BLOCKS_PER_AXIS = 16  # at most 16 · 16 blocks of 128² px, about 4 million pixels
+
+
+class ImageStatistics(NamedTuple):
+    """What `normalize_image` needs to know of a whole image; scalars for (H, W), shape (C,) for (C, H, W)."""
+
+    background: np.ndarray  # intensity that becomes 0
+    scale: np.ndarray  # intensity above the background that becomes 1; positive
+
+
+def image_statistics(image: Any) -> ImageStatistics:
+    """Background and scale of an image, by channel.
+
+    Background and noise are the median and 1.4826 times the median absolute deviation of the background's
+    pixels: at first those below Otsu's threshold, so that more than half of the image may be foreground, then
+    all within three standard deviations, so that an image without any objects is background as a whole.
+
+    Parameters
+    ----------
+    image : array-like (H, W) or (C, H, W)
+        Any real dtype; finite.  Of images beyond 4 million pixels only evenly spread blocks are read, so
+        memory maps and zarr arrays are fine.
+
+    Returns
+    -------
+    ImageStatistics
+    """
+    sample = _sample_pixels(image)
+    integers = np.issubdtype(sample.dtype, np.integer)
+    channels = [_channel_statistics(pixels.astype(np.float64), integers) for pixels in sample]
+    background, scale = np.array(channels).T
+    return ImageStatistics(*((background, scale) if len(image.shape) == 3 else (background[0], scale[0])))
+
+
+def normalize_image(
+    image: np.ndarray,
+    *,
+    method: Literal["log", "linear"] = "log",
+    statistics: ImageStatistics | None = None,
+) -> np.ndarray:
+    """Put the intensities of an image, or of a crop of it, on the common scale.
+
+    Parameters
+    ----------
+    image : ndarray (H, W) or (C, H, W)
+        Any real dtype; finite.
+    method : {"log", "linear"}
+        See the head of this module.
+    statistics : ImageStatistics, optional
+        Of the image that `image` is a crop of.  By default those of `image` itself.
+
+    Returns
+    -------
+    ndarray, the same shape, float32
+        Background about 0, bright objects about 1; not clipped.  A constant image becomes 0.
+
+    Raises
+    ------
+    ValueError
+        If `method` is unknown.
+    """
+    if method not in ("log", "linear"):
+        raise ValueError(f"method={method!r} is unknown; use 'log' or 'linear'")
+    image = np.asarray(image)
+    background, scale = image_statistics(image) if statistics is None else statistics
+    wide = np.promote_types(image.dtype, np.float32)  # float64 only where float32 could not hold the values
+    per_channel = (..., None, None) if image.ndim == 3 else ...
+    relative = np.subtract(image, np.asarray(background, wide)[per_channel], dtype=wide)
+    relative /= np.asarray(scale, wide)[per_channel]
+    if method == "log":
+        relative = np.copysign(np.log1p(np.abs(relative) / KNEE), relative) / np.log1p(1 / KNEE)
+    return relative.astype(np.float32, copy=False)
+
+
+def _sample_pixels(image: Any) -> np.ndarray:
+    """Pixels (C, n) of a grey or multi-channel image: all of them, or evenly spread blocks of a large one."""
+    height, width = image.shape[-2:]
+    if height * width <= (BLOCK * BLOCKS_PER_AXIS) ** 2:
+        pixels = np.asarray(image[...])
+        return pixels.reshape(-1, height * width)
+    blocks = [
+        np.asarray(image[..., top : top + BLOCK, left : left + BLOCK])
+        for top in _block_starts(height)
+        for left in _block_starts(width)
+    ]
+    n_channels = image.shape[0] if len(image.shape) == 3 else 1
+    return np.concatenate([block.reshape(n_channels, -1) for block in blocks], axis=1)
+
+
+def _block_starts(length: int) -> np.ndarray:
+    """Where the sampled blocks start along an axis of `length` px: without gaps if they cover it."""
+    if length <= BLOCK * BLOCKS_PER_AXIS:
+        return np.arange(0, length, BLOCK)
+    return np.linspace(0, length - BLOCK, BLOCKS_PER_AXIS).astype(int)
+
+
+def _channel_statistics(pixels: np.ndarray, integers: bool) -> tuple[float, float]:
+    """Background and scale of the pixels (n,) of one channel."""
+    high = np.percentile(pixels, SIGNAL_PERCENTILE)
+    below = np.minimum(pixels, high)  # else a hot pixel would draw Otsu's threshold to itself
+    background, noise = _median_and_deviation(pixels[pixels <= threshold_otsu(below)])
+    for _ in range(CLIP_ROUNDS):
+        near = np.abs(pixels - background) <= CLIP_IN_NOISE * noise
+        background, noise = _median_and_deviation(pixels[near])
+    if integers:
+        noise = max(noise, QUANTISATION_NOISE)
+    signal = high - background
+    if signal <= 0:  # less than 0.2 % of the pixels are brighter than the background
+        signal = pixels.max() - background
+    scale = max(signal, KNEE_IN_NOISE * noise / KNEE)
+    return background, scale if scale > 0 else 1.0
+
+
+def _median_and_deviation(pixels: np.ndarray) -> tuple[float, float]:
+    """Median and the robust estimate of the standard deviation."""
+    median = float(np.median(pixels))
+    return median, 1.4826 * float(np.median(np.abs(pixels - median)))
