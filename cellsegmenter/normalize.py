@@ -1,13 +1,13 @@
 """Intensities on a common scale, each image and channel by its own background, noise and signal.
 
-With the background b (a robust low level) and the scale s of the whole image, a pixel x becomes u = (x - b) / s:
+With the background b (a robust low level) and scale s of the whole image, a pixel x becomes u = (x - b) / s:
 
     s = max(p99.8(x - b), 4 noise / 0.15)           clean images reach 1, images of mere noise stay small
     linear:  u
     log:     sign(u) log(1 + |u| / 0.15) / log(1 + 1 / 0.15)
 
-The mild logarithm lets dim nuclei weigh nearly as much as bright ones: in a trial on real nuclei AP@0.5 was 0.55
-with it and 0.25 with the linear scale.  A stronger one splits nuclei into core and halo.
+The mild logarithm lets dim nuclei weigh nearly as much as bright ones: in a trial on real nuclei AP@0.5 was
+0.55 with it and 0.25 with the linear scale.  A stronger one splits nuclei into core and halo.
 """
 
 from __future__ import annotations
