@@ -1,8 +1,8 @@
 """Scores of label images against the truth: counts, and objects matched by their overlap.
 
-Two objects match if their intersection over union (IoU) reaches the threshold.  Above 0.5 an object can match at
-most one other; at lower thresholds, and at exactly 0.5, the assignment with the most matches is taken, and among
-those the one with the largest total IoU.
+Two objects match if their intersection over union (IoU) reaches the threshold.  Above 0.5 an object can match
+at most one other; at lower thresholds, and at exactly 0.5, the assignment with the most matches is taken, and
+among those the one with the largest total IoU.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def match_objects(labels_true: np.ndarray, labels_pred: np.ndarray, *, threshold
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold} is not in (0, 1]")
     true_ids, pred_ids, iou = _overlaps(labels_true, labels_pred)
-    rows, columns, values = iou.row, iou.col, iou.data
-    close = values >= threshold - TOLERANCE
-    rows, columns, values = rows[close], columns[close], values[close]
-    if threshold <= 0.5 and len(rows):
-        rows, columns, values = _assign(rows, columns, values)
-    return Matching(true_ids[rows], pred_ids[columns], values, len(true_ids), len(pred_ids))
+    close = iou.data >= threshold - TOLERANCE
+    rows, columns, values = iou.row[close], iou.col[close], iou.data[close]
+    chosen = _assign(rows, columns, values)
+    return Matching(
+        true_ids[rows[chosen]], pred_ids[columns[chosen]], values[chosen], len(true_ids), len(pred_ids)
+    )
 
 
 def average_precision(labels_true: np.ndarray, labels_pred: np.ndarray, *, threshold: float = 0.5) -> float:
@@ -149,16 +149,20 @@ def _overlaps(labels_true: np.ndarray, labels_pred: np.ndarray) -> tuple[np.ndar
     return true_ids[true_ids != 0], pred_ids[pred_ids != 0], iou
 
 
-def _assign(
-    rows: np.ndarray, columns: np.ndarray, iou: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the pairs that reach the threshold, a one-to-one choice with the most pairs, then the largest IoU."""
-    row_ids, row_index = np.unique(rows, return_inverse=True)
-    column_ids, column_index = np.unique(columns, return_inverse=True)
+def _assign(rows: np.ndarray, columns: np.ndarray, iou: np.ndarray) -> np.ndarray:
+    """Indices of a one-to-one choice of the pairs (row, column): the most pairs, then the largest IoU.
+
+    Pairs without a rival are chosen at once, so that the assignment problem proper stays small.
+    """
+    rival = (np.bincount(rows)[rows] > 1) | (np.bincount(columns)[columns] > 1)
+    contested = np.flatnonzero(rival)
+    if len(contested) == 0:
+        return np.arange(len(rows))
+    row_ids, row = np.unique(rows[contested], return_inverse=True)
+    column_ids, column = np.unique(columns[contested], return_inverse=True)
     gain = np.zeros((len(row_ids), len(column_ids)))
-    gain[row_index, column_index] = 1 + iou / (2 * len(row_ids))  # all IoU together weigh less than one pair
-    chosen = linear_sum_assignment(gain, maximize=True)
-    keep = np.flatnonzero(gain[chosen])
-    pairs = {(row, column): value for row, column, value in zip(row_index, column_index, iou, strict=True)}
-    picked = [(chosen[0][k], chosen[1][k]) for k in keep]
-    return row_ids[chosen[0][keep]], column_ids[chosen[1][keep]], np.array([pairs[pair] for pair in picked])
+    gain[row, column] = 1 + iou[contested] / (2 * len(row_ids))  # all IoU together weigh less than one pair
+    pair = np.full(gain.shape, -1)
+    pair[row, column] = contested
+    won = pair[linear_sum_assignment(gain, maximize=True)]
+    return np.sort(np.concatenate([np.flatnonzero(~rival), won[won >= 0]]))
