@@ -17,15 +17,23 @@ def bounds(name: str, kind: type, text: str) -> options.Option:
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=options.FILE)
-@click.option("-o", "--output", type=options.FILE, required=True, metavar="FILE", help="The model, NAME.safetensors.")
+@click.option(
+    "-o", "--output", type=options.FILE, required=True, metavar="FILE", help="The model, NAME.safetensors."
+)
 @bounds("--density", float, "About how many objects a window holds.  [default: 5 10]")
 @bounds("--area", float, "About which fraction of the image they cover.  [default: 0.10 0.15]")
 @bounds("--object-size", float, "Sides of the smallest and largest bounding box in pixels.  [default: 8 28]")
-@click.option("--window-size", type=click.IntRange(min=1), metavar="PX", help="Side of a window.  [default: 80]")
-@click.option("--max-objects", type=click.IntRange(min=1), metavar="N", help="The most objects a window can hold.")
+@click.option(
+    "--window-size", type=click.IntRange(min=1), metavar="PX", help="Side of a window.  [default: 80]"
+)
+@click.option(
+    "--max-objects", type=click.IntRange(min=1), metavar="N", help="The most objects a window can hold."
+)
 @click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Training steps at most.")
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Windows in a training step.")
-@click.option("--checkpoint", type=options.FILE, metavar="FILE", help="Save the state of the training here as it goes.")
+@click.option(
+    "--checkpoint", type=options.FILE, metavar="FILE", help="Save the state of the training here as it goes."
+)
 @options.diameter
 @options.reading
 @options.running
@@ -48,7 +56,7 @@ def fit(
     seed: int,
     quiet: bool,
 ) -> None:
-    """Learn a model from IMAGES (files or folders), without labels.
+    """Learn a model from images without labels.
 
     Density, area and object size are crude estimates of what a window holds; they need not be exact.
     """

@@ -16,7 +16,10 @@ from .models import load_model
 @click.argument("model", required=False, type=options.FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def info(model: Path | None, as_json: bool) -> None:
-    """Print the card of MODEL, or of the built-in one: what it was trained on, how, and how well it does."""
+    """Print the card of a model.
+
+    It says what MODEL, or else the built-in model, was trained on, how, and how well it does.
+    """
     card = load_model(model).card_
     click.echo(json.dumps(card, indent=2) if as_json else "\n".join(lines(card)))
 

@@ -36,6 +36,7 @@ def explain(error: ValueError | OSError) -> str:
 
 
 def print_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as one line; stands in for `warnings.showwarning`."""
     click.echo(f"Warning: {message}", err=True)
 
 

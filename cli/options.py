@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Option = Callable[[Any], Any]
 FILE = click.Path(path_type=Path)
 
 
-def together(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def together(*decorators: Option) -> Option:
     """Several options as one decorator, listed by `--help` in the order given."""
 
     def decorate(command: Command) -> Command:
@@ -47,8 +48,12 @@ reading = together(
 )
 
 running = together(
-    click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or mps."),
-    click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same result."),
+    click.option(
+        "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or mps."
+    ),
+    click.option(
+        "--seed", type=int, default=0, show_default=True, help="The same seed gives the same result."
+    ),
     click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors and warnings."),
 )
 
@@ -67,5 +72,6 @@ def given(**options: Any) -> dict[str, Any]:
 
 
 def say(message: str, quiet: bool) -> None:
+    """Report, unless the user wants silence."""
     if not quiet:
         click.echo(message)

@@ -35,7 +35,8 @@ def plan(images: Sequence[Path], output: Path | None, overlay: Path | None) -> l
     jobs = [
         Job(
             image=image,
-            labels=place(image, output, "_labels.tif", several) or image.with_name(f"{stem(image)}_labels.tif"),
+            labels=place(image, output, "_labels.tif", several)
+            or image.with_name(f"{stem(image)}_labels.tif"),
             overlay=place(image, overlay, "_overlay.png", several),
         )
         for image in images
@@ -43,7 +44,9 @@ def plan(images: Sequence[Path], output: Path | None, overlay: Path | None) -> l
     taken = {image.resolve() for image in images}
     for path in (path for job in jobs for path in job.outputs):
         if path.resolve() in taken:
-            raise click.UsageError(f"{path} would be written over an input or a second time; choose another -o.")
+            raise click.UsageError(
+                f"{path} would be written over an input or a second time; choose another -o."
+            )
         taken.add(path.resolve())
     return jobs
 

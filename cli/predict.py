@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import options
 from .models import load_model
-from .outputs import Table, plan, stack, write_results
+from .outputs import describe, plan, stack, write_results
+
+if TYPE_CHECKING:
+    from .outputs import Table
 
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=options.FILE)
-@click.option("--model", type=options.FILE, help="A model file of `cellseg fit`.  [default: the built-in nuclei model]")
-@click.option("-o", "--output", type=options.FILE, help="Label image (TIFF), or a folder.  [default: IMAGE_labels.tif]")
-@click.option("--table", type=options.FILE, help="Write one CSV row per object: place, size, confidence, latent code.")
-@click.option("--overlay", type=options.FILE, help="Write a PNG of the outlines on the image, or a folder of them.")
+@click.option(
+    "--model", type=options.FILE, help="A model file of `cellseg fit`.  [default: the built-in nuclei model]"
+)
+@click.option(
+    "-o", "--output", type=options.FILE, help="Label image (TIFF), or a folder.  [default: IMAGE_labels.tif]"
+)
+@click.option(
+    "--table", type=options.FILE, help="Write one CSV row per object: place, size, confidence, latent code."
+)
+@click.option(
+    "--overlay", type=options.FILE, help="Write a PNG of the outlines on the image, or a folder of them."
+)
 @click.option(
     "--gamma",
     type=options.NumberOrAuto(),
@@ -30,10 +42,17 @@ from .outputs import Table, plan, stack, write_results
     metavar="X",
     help="Resolution as a threshold in 0..1, which carries over from a crop to the whole image.",
 )
-@click.option("--method", type=click.Choice(["cpm", "rb"]), default="cpm", show_default=True, help="Community model.")
+@click.option(
+    "--method", type=click.Choice(["cpm", "rb"]), default="cpm", show_default=True, help="Community model."
+)
 @click.option("--min-size", type=click.IntRange(min=0), metavar="PX", help="Drop objects with fewer pixels.")
 @click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Posterior samples to agree on.")
-@click.option("--stride", type=click.IntRange(min=1), metavar="PX", help="Step between windows; a divisor of their size.")
+@click.option(
+    "--stride",
+    type=click.IntRange(min=1),
+    metavar="PX",
+    help="Step between windows; a divisor of their size.",
+)
 @options.diameter
 @options.reading
 @options.running
@@ -57,7 +76,7 @@ def predict(
     seed: int,
     quiet: bool,
 ) -> None:
-    """Segment IMAGES (TIFF, PNG or NPY files, or folders of them).
+    """Segment images: TIFF, PNG or NPY files, or folders of them.
 
     Writes NAME_labels.tif beside each image unless -o says otherwise: 0 is background, 1..n are the objects.
     """

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"types"},
-    {"windows", "normalize", "validation", "io", "datasets"},
+    {"windows", "normalize", "validation", "metrics", "io", "datasets"},
     {"model"},
     {"training", "consensus"},
     {"estimator"},
