@@ -1,7 +1,4 @@
-"""Segment the built-in image of nuclei with the built-in model: the six lines of the README.
-
-python examples/quickstart.py
-"""
+"""Segment the built-in image of nuclei with the built-in model: the lines of the README."""
 
 from cellsegmenter import CellSegmenter
 from cellsegmenter.datasets import load_nuclei
