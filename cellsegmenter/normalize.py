@@ -54,8 +54,7 @@ def image_statistics(image: Any) -> ImageStatistics:
     ImageStatistics
     """
     sample = _sample_pixels(image)
-    integers = np.issubdtype(sample.dtype, np.integer)
-    channels = [_channel_statistics(pixels.astype(np.float64), integers) for pixels in sample]
+    channels = [_channel_statistics(pixels.astype(np.float64)) for pixels in sample]
     background, scale = np.array(channels).T
     return ImageStatistics(*((background, scale) if len(image.shape) == 3 else (background[0], scale[0])))
 
@@ -122,7 +121,7 @@ def _block_starts(length: int) -> np.ndarray:
     return np.linspace(0, length - BLOCK, BLOCKS_PER_AXIS).astype(int)
 
 
-def _channel_statistics(pixels: np.ndarray, integers: bool) -> tuple[float, float]:
+def _channel_statistics(pixels: np.ndarray) -> tuple[float, float]:
     """Background and scale of the pixels (n,) of one channel."""
     high = np.percentile(pixels, SIGNAL_PERCENTILE)
     below = np.minimum(pixels, high)  # else a hot pixel would draw Otsu's threshold to itself
@@ -130,13 +129,19 @@ def _channel_statistics(pixels: np.ndarray, integers: bool) -> tuple[float, floa
     for _ in range(CLIP_ROUNDS):
         near = np.abs(pixels - background) <= CLIP_IN_NOISE * noise
         background, noise = _median_and_deviation(pixels[near])
-    if integers:
+    if _are_counts(pixels):
         noise = max(noise, QUANTISATION_NOISE)
     signal = high - background
     if signal <= 0:  # less than 0.2 % of the pixels are brighter than the background
         signal = pixels.max() - background
     scale = max(signal, KNEE_IN_NOISE * noise / KNEE)
     return background, scale if scale > 0 else 1.0
+
+
+def _are_counts(pixels: np.ndarray) -> bool:
+    """Whether pixels are rounded to whole numbers; a mask, of two values, is not taken for rounded."""
+    is_mask = ((pixels == pixels.min()) | (pixels == pixels.max())).all()
+    return not is_mask and bool((pixels == np.rint(pixels)).all())
 
 
 def _median_and_deviation(pixels: np.ndarray) -> tuple[float, float]:

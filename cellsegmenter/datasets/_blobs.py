@@ -11,7 +11,7 @@ __all__ = ["make_blobs"]
 
 HARMONICS = np.arange(2, 6)  # of the Fourier series; the first would only shift the blob
 PLACEMENT_TRIES = 50  # positions tried for a blob before the image is started afresh
-LAYOUT_TRIES = 200  # fresh starts before the request is declared impossible
+LAYOUT_TRIES = 10  # fresh starts before the request is declared impossible
 
 
 def make_blobs(
