@@ -73,7 +73,14 @@ def write_results(
 
     from cellsegmenter import io
 
-    metadata = {"resolution": str(segmentation.resolution), "model": segmenter.card_["name"]}
+    resolution = segmentation.resolution
+    metadata = {
+        "model": segmenter.card_["name"],
+        "method": resolution.method,
+        "gamma_abs": resolution.absolute,
+        "gamma": resolution.gamma,
+        "cutoff_distance": resolution.cutoff_distance,
+    }
     io.write_labels(job.labels, segmentation.labels, metadata=metadata)
     if job.overlay is not None:
         io.write_overlay(job.overlay, pixels, segmentation.labels)
@@ -83,8 +90,14 @@ def write_results(
 
 def describe(segmentation: Segmentation, seconds: float) -> str:
     """What was found, at which resolution, and how long it took."""
-    found = int(segmentation.labels.max(initial=0))
-    return f"  {found} objects at resolution {segmentation.resolution} in {seconds:.1f} s"
+    resolution = segmentation.resolution
+    if not len(segmentation):
+        return f"  no objects ({seconds:.1f} s)"
+    chosen = "chosen automatically" if resolution.chosen_by == "auto" else "as given"
+    return (
+        f"  {len(segmentation)} objects ({seconds:.1f} s) at γ_abs = {resolution.absolute:.3g}, {chosen}; "
+        f"in this image that is --gamma {resolution.gamma:.4g} ({resolution.method})"
+    )
 
 
 def stack(tables: Sequence[Table]) -> Table:

@@ -13,6 +13,8 @@ from .models import load_model
 from .outputs import describe, plan, stack, write_results
 
 if TYPE_CHECKING:
+    from cellsegmenter.consensus import ResolutionError
+
     from .outputs import Table
 
 
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 @click.option(
     "--method", type=click.Choice(["cpm", "rb"]), default="cpm", show_default=True, help="Community model."
 )
-@click.option("--min-size", type=click.IntRange(min=0), metavar="PX", help="Drop objects with fewer pixels.")
+@click.option("--min-size", type=click.IntRange(min=1), metavar="PX", help="Drop objects with fewer pixels.")
 @click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Posterior samples to agree on.")
 @click.option(
     "--stride",
@@ -83,13 +85,13 @@ def predict(
     if gamma is not None and gamma_abs is not None:
         raise click.UsageError("Give --gamma or --gamma-abs, not both.")
     from cellsegmenter import io
-    from cellsegmenter.consensus import Absolute
+    from cellsegmenter.consensus import AbsoluteResolution, ResolutionError
 
     jobs = plan(io.expand_inputs(images), output, overlay)
     for path in [*(path for job in jobs for path in job.outputs), *([table] if table else [])]:
         io.check_writable(path)
     segmenter = load_model(model, device)
-    resolution = Absolute(gamma_abs) if gamma_abs is not None else gamma or "auto"
+    resolution = AbsoluteResolution(gamma_abs) if gamma_abs is not None else gamma or "auto"
     settings = options.given(n_samples=samples, stride=stride, diameter=diameter, random_state=seed)
     tables: list[Table] = []
     for job in jobs:
@@ -97,10 +99,22 @@ def predict(
         image = io.read_image(job.image, axes=axes, channel=channel, page=page)
         options.say(f"{job.image}: {image.interpretation}", quiet)
         consensus = segmenter.consensus(image.array, **settings)
-        segmentation = consensus.cut(resolution, method=method, **options.given(min_size=min_size))
+        try:
+            segmentation = consensus.cut(resolution, method=method, **options.given(min_size=min_size))
+        except ResolutionError as error:
+            raise click.UsageError(refusal(job.image, error)) from error
         tables.append(write_results(job, image.array, segmentation, segmenter))
         options.say(describe(segmentation, time.perf_counter() - started), quiet)
         options.say("\n".join(f"  wrote {path}" for path in job.outputs), quiet)
     if table is not None:
         io.write_table(table, stack(tables))
         options.say(f"  wrote {table}", quiet)
+
+
+def refusal(image: Path, error: ResolutionError) -> str:
+    """Why a --gamma does not suit an image, and which value does."""
+    fits = error.suggestion
+    return (
+        f"this --gamma leaves no object in {image}: it is relative to the size of the image. Use --gamma "
+        f"{fits.gamma:.3g} here, or --gamma-abs {fits.absolute:.3g}, which carries over to other images."
+    )
