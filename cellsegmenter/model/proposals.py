@@ -33,6 +33,11 @@ class ProposalHead(nn.Module):
     def initialise(self) -> None:
         """Start near the prior: p at the expected density, v at its mean."""
         self.out.weight.data.mul_(0.1)
+        self.reset_presence()
+
+    def reset_presence(self) -> None:
+        """Forget what was learned of presence: p at the expected density everywhere."""
+        self.out.weight.data[0].zero_()
         self.out.bias.data[0] = math.log(self.initial_prob / (1 - self.initial_prob))
 
     def forward(self, grid_features: Tensor) -> Proposals:

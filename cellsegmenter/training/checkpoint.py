@@ -1,0 +1,37 @@
+"""Checkpoints of a training run: everything a resumed run needs to go on as if it had not stopped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["CheckpointError", "read_checkpoint", "write_checkpoint"]
+
+_FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint file cannot be used."""
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write beside, then rename: a run killed at any moment leaves a whole checkpoint."""
+    beside = path.with_name(path.name + ".part")
+    torch.save({"format": _FORMAT, **state}, beside)
+    os.replace(beside, path)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Tensors and plain values only; a file with anything else is refused, and no code in it is run."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{path} is not a readable checkpoint ({error}); delete it to start anew") from error
+    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+        raise CheckpointError(f"{path} is not a checkpoint of this version; delete it to start anew")
+    return state

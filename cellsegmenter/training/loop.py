@@ -1,0 +1,281 @@
+"""The training loop: random crops in, a trained model out.  The loop owns every mutation."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from cellsegmenter.model.device import channels_last_pays
+from cellsegmenter.model.structured_vae import Exploration, Noise, StructuredVAE
+from cellsegmenter.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from cellsegmenter.training.objective import Objective, Terms
+from cellsegmenter.training.schedule import RunLength, average_decay, learning_rate, warmup_weight
+from cellsegmenter.training.watch import Collapse, CollapseWatch
+from cellsegmenter.windows import random_crop
+
+__all__ = ["TrainingSettings", "train"]
+
+# Rate of the penalties' own Adam, in log lambda: a factor of ten takes about 100 steps.
+_PENALTY_RATE = 0.02
+# Gradients are scaled down to this norm: single batches with a lost object are up to 50 times the median.
+_GRADIENT_NORM = 5.0
+# Steps between two rows of the history.
+_HISTORY_INTERVAL = 10
+
+
+class CollapseWarning(UserWarning):
+    """Training had collapsed and was steered back."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a run is done; what it optimises is in the `Objective`."""
+
+    n_steps: int
+    batch_size: int
+    learning_rate: float
+    max_objects: int
+    density: tuple[float, float]  # the user's, objects per window: what the watch calls empty and full
+    overlap_threshold: float = 0.3  # alpha in training (Suppl. S5)
+    rank_score: float = 1 / 3  # weight of the residual's rank in the suppression score
+    seed: int = 0
+    augment: bool = False  # random flips and quarter turns
+    progress: bool = True
+    checkpoint: Path | None = None
+    checkpoint_interval: int = 200  # steps
+
+
+class _Run:
+    """The mutable state of a run: everything that a checkpoint holds."""
+
+    def __init__(self, model: StructuredVAE, objective: Objective, settings: TrainingSettings) -> None:
+        self.model, self.objective, self.settings = model, objective, settings
+        self.optimizer = torch.optim.Adam(
+            [
+                {"params": list(model.parameters())},
+                {"params": list(objective.parameters()), "lr": _PENALTY_RATE},
+            ],
+            lr=settings.learning_rate,
+        )
+        self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.step = 0
+        self.warmup_start = 0
+        self.length = RunLength(settings.n_steps)
+        self.random = np.random.default_rng(settings.seed)
+        self.noise = torch.Generator().manual_seed(int(self.random.integers(2**62)))
+        self.watch = CollapseWatch(settings.density, settings.max_objects)
+        self.history: list[dict[str, float]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+            "step": self.step,
+            "warmup_start": self.warmup_start,
+            "length": vars(self.length),
+            "random": json.dumps(self.random.bit_generator.state),
+            "noise": self.noise.get_state(),
+            "watch": {"count": self.watch.count, "steps_outside": self.watch.steps_outside},
+            "history": self.history,
+            "config": json.dumps(self.model.config.to_dict()),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], source: Path) -> None:
+        if json.loads(state["config"]) != json.loads(json.dumps(self.model.config.to_dict())):
+            raise CheckpointError(
+                f"checkpoint={str(source)!r} belongs to a run with other sizes or bounds; "
+                "delete it to start anew, or fit with the parameters it was made with"
+            )
+        self.model.load_state_dict(state["model"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = {name: value.to(self.average[name].device) for name, value in state["average"].items()}
+        self.step, self.warmup_start = state["step"], state["warmup_start"]
+        self.length = RunLength(**state["length"])
+        self.random.bit_generator.state = json.loads(state["random"])
+        self.noise.set_state(state["noise"])
+        self.watch.count = state["watch"]["count"]
+        self.watch.steps_outside = state["watch"]["steps_outside"]
+        self.history = state["history"]
+
+
+def train(
+    model: StructuredVAE,
+    objective: Objective,
+    images: Sequence[Any],
+    settings: TrainingSettings,
+    *,
+    device: torch.device,
+) -> list[dict[str, float]]:
+    """Train `model` in place on random crops of `images`; it ends with the average of its weights.
+
+    Parameters
+    ----------
+    model : StructuredVAE
+    objective : Objective
+        Its penalties are trained too.
+    images : sequence of array-likes (C, H, W)
+        Normalised float32 when sliced; of any size, lazy or not.  Crops are drawn in proportion to area.
+    settings : TrainingSettings
+        If its checkpoint file exists, the run it holds is continued.
+    device : torch.device
+
+    Returns
+    -------
+    list of dict
+        The history: one row every ten steps, means over these steps.
+    """
+    model.to(device).train()
+    objective.to(device).train()
+    if channels_last_pays(device):
+        model.to(memory_format=torch.channels_last)
+    run = _Run(model, objective, settings)
+    if settings.checkpoint is not None and settings.checkpoint.exists():
+        run.load_state_dict(read_checkpoint(settings.checkpoint), settings.checkpoint)
+
+    area_share = np.array([image.shape[-1] * image.shape[-2] for image in images], dtype=float)
+    area_share /= area_share.sum()
+    rows: list[dict[str, float]] = []
+    started = time.perf_counter()
+    with tqdm(total=run.length.end, initial=run.step, disable=not settings.progress, unit="step") as bar:
+        while run.step < run.length.end:
+            batch = _draw_batch(images, area_share, model.config.window_size, run)
+            terms = _training_step(run, batch.to(device))
+            rows.append(_history_row(run, terms, time.perf_counter() - started))
+            collapse = run.watch.update(rows[-1]["objects"])
+            if collapse is not None:
+                _recover(run, collapse)
+            run.step += 1
+            bar.update()
+            if run.step % _HISTORY_INTERVAL == 0:
+                run.history.append({name: float(np.mean([row[name] for row in rows])) for name in rows[0]})
+                rows.clear()
+                _show(bar, run.history[-1])
+                run.length.update(run.step, [row["reconstruction"] for row in run.history])
+                bar.total = run.length.end
+            if settings.checkpoint is not None and run.step % settings.checkpoint_interval == 0:
+                write_checkpoint(settings.checkpoint, run.state_dict())
+    model.load_state_dict(run.average)
+    model.eval()
+    objective.eval()
+    return run.history
+
+
+def _draw_batch(images: Sequence[Any], area_share: np.ndarray, size: int, run: _Run) -> Tensor:
+    """Random crops (B, C, size, size)."""
+    chosen = run.random.choice(len(images), size=run.settings.batch_size, p=area_share)
+    crops = np.stack([random_crop(images[i], size, run.random) for i in chosen])
+    if run.settings.augment:
+        crops = np.stack([_turned(crop, run.random) for crop in crops])
+    return torch.from_numpy(np.ascontiguousarray(crops, dtype=np.float32))
+
+
+def _turned(crop: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """One of the eight symmetries of the square."""
+    turned = np.rot90(crop, int(random.integers(4)), axes=(-2, -1))
+    return turned[..., ::-1] if random.random() < 0.5 else turned
+
+
+def draw_noise(batch: int, model: StructuredVAE, slots: int, generator: torch.Generator) -> Noise:
+    """The random numbers of a step; drawn on the CPU, so that every device sees the same ones."""
+    c = model.config
+    points = c.grid_shape[0] * c.grid_shape[1]
+    return Noise(
+        presence=torch.rand(batch, points, generator=generator),
+        z_where=torch.randn(batch, points, 4, generator=generator),
+        z_what=torch.randn(batch, slots, c.latent_dim, generator=generator),
+        z_background=torch.randn(batch, c.background_latent_dim, generator=generator),
+    )
+
+
+def _training_step(run: _Run, image: Tensor) -> Terms:
+    """One step of everything that is learned: network, DPP kernel, penalties, average of the weights."""
+    model, objective, settings = run.model, run.objective, run.settings
+    noise = draw_noise(len(image), model, settings.max_objects, run.noise)
+    noise = Noise(*(part.to(image.device) for part in noise))
+    exploration = Exploration(
+        warmup=warmup_weight(run.step - run.warmup_start),
+        rank_score=settings.rank_score,
+        straight_through=objective.settings.presence_update == "straight_through",
+    )
+    run.optimizer.param_groups[0]["lr"] = learning_rate(run.step, run.length, settings.learning_rate)
+    inference = model.infer(
+        image,
+        noise,
+        max_objects=settings.max_objects,
+        overlap_threshold=settings.overlap_threshold,
+        exploration=exploration,
+    )
+    terms = objective(model, image, inference)
+    run.optimizer.zero_grad(set_to_none=True)
+    terms.loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_NORM)
+    if not torch.isfinite(norm):
+        raise FloatingPointError(
+            f"the gradient is not finite in step {run.step}; the loss is {terms.loss.item():.3g}. "
+            "Check the images for extreme values, or fit with a smaller learning_rate"
+        )
+    run.optimizer.step()
+    objective.constraints.clamp_()
+    decay = average_decay(run.step)
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                run.average[name].lerp_(value, 1 - decay)
+            else:
+                run.average[name].copy_(value)
+    return terms
+
+
+def _history_row(run: _Run, terms: Terms, seconds: float) -> dict[str, float]:
+    constraints = run.objective.constraints
+    row = {
+        "step": float(run.step + 1),
+        "seconds": seconds,
+        "loss": terms.loss.item(),
+        "reconstruction": terms.reconstruction.item(),
+        "latent_divergence": terms.latent.item(),
+        "presence": terms.presence.item(),
+        "boxes": terms.boxes.item(),
+        "overlap": terms.overlap.item(),
+        "objects": terms.count.item(),
+        "proposed_objects": terms.proposed.item(),
+        "area": terms.area.item(),
+        "learning_rate": run.optimizer.param_groups[0]["lr"],
+        "warmup": warmup_weight(run.step - run.warmup_start),
+        "dpp_rho": run.model.presence_prior.log_rho.exp().item(),
+        "dpp_length": run.model.presence_prior.log_length.exp().item(),
+    }
+    return row | {f"penalty_{name}": constraints.penalty(name).item() for name in constraints.names}
+
+
+def _show(bar: tqdm[Any], row: dict[str, float]) -> None:
+    bar.set_postfix_str(
+        f"L_rec {row['reconstruction']:.2f}, {row['objects']:.1f} objects, area {row['area']:.1%}", refresh=False
+    )
+
+
+def _recover(run: _Run, collapse: Collapse) -> None:
+    """Start the presence network anew and look for objects by residual again; decoders keep what they know."""
+    found = "no object anywhere" if collapse == "empty" else "as many objects as fit everywhere"
+    warnings.warn(
+        f"training had collapsed in step {run.step}: {found}. The presence network was reset and the warm-up "
+        "started again. If this repeats, check that density, area and object_size describe the images",
+        CollapseWarning,
+        stacklevel=2,
+    )
+    run.model.proposal_head.reset_presence()
+    run.warmup_start = run.step
+    run.average = {name: value.detach().clone() for name, value in run.model.state_dict().items()}

@@ -1,0 +1,184 @@
+"""The objective of one training step, term by term (Secs. 2.1 and 3).
+
+Two ways to learn presence share every other term:
+
+``"mean_field"``
+    The presence network moves towards the coordinate-wise optimum of the whole objective (`presence`).
+    The DPP enters that optimum by its exact conditional log-odds, so the prior does train the inference
+    network, by repulsion between neighbours and by the odds of one more object; its own kernel is fitted by
+    maximum likelihood to the sets that inference draws.  A gradient of log det S_omega through c has no
+    meaning here: c is a set, and what the network needs is the difference between two sets, which is exact.
+``"straight_through"``
+    The paper's literal form: dL/dc is passed on to p, and f_grid / N_grid is part of the loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cellsegmenter.model.boxes import intersection_over_minimum
+from cellsegmenter.model.structured_vae import Inference, StructuredVAE
+from cellsegmenter.training.constraints import PosteriorConstraints
+from cellsegmenter.training.kl import grid_divergence, latent_divergence
+from cellsegmenter.training.presence import box_loss, presence_loss, presence_target, relative_quality
+from cellsegmenter.training.reconstruction import (
+    PixelErrors,
+    leave_one_out_gains,
+    pixel_errors,
+    reconstruction_error,
+)
+from cellsegmenter.types import WindowPosterior
+
+__all__ = ["Objective", "ObjectiveSettings", "overlap_penalty"]
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """What the objective needs to know beyond the model; all of it follows from data and the user's bounds."""
+
+    noise_scale: float  # sigma, normalised intensity
+    object_area: float  # px²: the user's area per object
+    overlap_weight: float = 0.0
+    presence_update: str = "mean_field"  # or "straight_through", the paper's
+
+
+class Terms(NamedTuple):
+    """The terms of a step, each a scalar; their weighted sum is `loss`."""
+
+    loss: Tensor
+    reconstruction: Tensor  # L_rec
+    latent: Tensor  # the Gaussian terms of L_KL
+    presence: Tensor  # cross-entropy to the mean-field target, or f_grid / N_grid
+    boxes: Tensor
+    overlap: Tensor
+    count: Tensor  # mean objects per window
+    area: Tensor  # mean foreground fraction
+    proposed: Tensor  # mean of sum p_grid: the network's own, before suppression and warm-up
+
+
+def overlap_penalty(posterior: WindowPosterior) -> Tensor:
+    """Mean over pixels of sum_{k<k'} w_k w_k' (Suppl. S6), a scalar."""
+    weight = posterior.mixing_weight * posterior.presence[..., None, None]
+    return ((weight.sum(1).square() - weight.square().sum(1)) / 2).mean()
+
+
+class Objective(nn.Module):
+    """L_SAPR of a batch; holds the learned penalties and the moving N_grid.
+
+    Parameters
+    ----------
+    model : StructuredVAE
+        Not registered as a submodule: the objective is what training keeps beside the model.
+    constraints : PosteriorConstraints
+        With the names "reconstruction", "density" and "area".
+    settings : ObjectiveSettings
+    """
+
+    grid_normalizer: Tensor
+
+    def __init__(self, constraints: PosteriorConstraints, settings: ObjectiveSettings) -> None:
+        super().__init__()
+        self.constraints = constraints
+        self.settings = settings
+        self.register_buffer("grid_normalizer", torch.tensor(1.0))
+
+    def forward(self, model: StructuredVAE, image: Tensor, inference: Inference) -> Terms:
+        """All terms for windows (B, C, H, W) and a posterior sample of them."""
+        posterior = inference.posterior
+        errors = pixel_errors(image, posterior)
+        reconstruction = reconstruction_error(posterior, errors, self.settings.noise_scale).mean()
+        values = self._constraint_values(model, posterior, reconstruction)
+
+        if self.settings.presence_update == "mean_field":
+            presence = self._mean_field_presence(model, inference, errors, values)
+            box_area = values["area"].new_zeros(())  # boxes follow masks instead, see box_loss
+        else:
+            presence = self._straight_through_presence(model, inference)
+            presence = presence + self.constraints.weight("density", values["density"]) * values["density"]
+            box_area = _box_fractions(posterior, model.config.window_size).sum(1).mean()
+        overlap = intersection_over_minimum(inference.grid_boxes.detach(), posterior.boxes.detach())
+        boxes = box_loss(inference.grid_boxes, posterior, overlap, model.config.object_size)
+        latent = latent_divergence(posterior)
+        prior = -model.presence_prior.log_prob(
+            posterior.grid_index, posterior.presence.detach(), model.config.grid_shape
+        ).mean()
+        shared_overlap = overlap_penalty(posterior)
+
+        loss = (
+            self.constraints.penalty("reconstruction").clamp_min(1) * reconstruction
+            + latent
+            + self.constraints.weight("area", values["area"]) * (values["area"] + box_area) / 2
+            + presence
+            + boxes
+            + prior / inference.grid_presence.shape[1]
+            + self.settings.overlap_weight * shared_overlap
+            + self.constraints.adaptation_loss(values)
+        )
+        proposed = torch.sigmoid(inference.proposals.presence_logit).sum(1).mean()
+        count = posterior.presence.sum(1).mean()
+        return Terms(
+            loss, reconstruction, latent, presence, boxes, shared_overlap, count, values["area"], proposed
+        )
+
+    def _constraint_values(
+        self, model: StructuredVAE, posterior: WindowPosterior, reconstruction: Tensor
+    ) -> dict[str, Tensor]:
+        """Q of each constraint (Eq. 13), mean over the batch.
+
+        The area that is held against the user's foreground fraction is the mask's: a fraction of the image
+        says nothing of boxes.
+        """
+        n_points = model.config.grid_shape[0] * model.config.grid_shape[1]
+        return {
+            "reconstruction": reconstruction,
+            "density": posterior.presence.sum(1).mean() / n_points,
+            "area": posterior.mixing_prob.sum(1).mean(),
+        }
+
+    def _mean_field_presence(
+        self, model: StructuredVAE, inference: Inference, errors: PixelErrors, values: dict[str, Tensor]
+    ) -> Tensor:
+        """Cross-entropy to the coordinate-wise optimum of the objective."""
+        posterior, selection, settings = inference.posterior, inference.selection, self.settings
+        pixels = model.config.window_size**2
+        n_points = model.config.grid_shape[0] * model.config.grid_shape[1]
+        with torch.no_grad():
+            gain = leave_one_out_gains(posterior, errors, settings.noise_scale)
+            masks = posterior.mixing_weight.mean((-1, -2))
+            cost = self.constraints.weight("density", values["density"]) / n_points + (
+                self.constraints.weight("area", values["area"])
+                * (masks + _box_fractions(posterior, model.config.window_size))
+                / 2
+            )
+            # L_rec is a mean over pixels, the evidence a sum over independent observations.  Neighbouring
+            # residuals are far from independent; we count as many observations as objects would fill the
+            # window, so an object is one: |G_nat| / (area of an object).
+            observations = pixels / settings.object_area
+            prior_logit = model.presence_prior.conditional_log_odds(
+                posterior.grid_index, posterior.presence, model.config.grid_shape
+            )
+            unexplained = (posterior.mixing_weight * errors.background.unsqueeze(1)).mean((-1, -2))
+            quality = relative_quality(gain, unexplained / (2 * settings.noise_scale**2), posterior.presence)
+            target = presence_target(observations * (gain - cost), prior_logit, quality)
+        return presence_loss(
+            inference.proposals.presence_logit, selection.index, selection.valid, selection.suppressed, target
+        )
+
+    def _straight_through_presence(self, model: StructuredVAE, inference: Inference) -> Tensor:
+        """f_grid / N_grid with the moving average of its magnitude (Eq. 12); never below 1, where it would explode."""
+        log_prior = model.presence_prior.log_prob(
+            inference.posterior.grid_index, inference.posterior.presence.detach(), model.config.grid_shape
+        ).detach()
+        divergence = grid_divergence(log_prior, inference.proposals.presence_logit, inference.grid_presence).mean()
+        if self.training:
+            self.grid_normalizer.lerp_(divergence.detach().abs(), 0.05).clamp_(min=1)
+        return divergence / self.grid_normalizer
+
+
+def _box_fractions(posterior: WindowPosterior, window_size: int) -> Tensor:
+    """Area of each present box as a fraction of the window, (B, K)."""
+    return posterior.boxes.width * posterior.boxes.height / window_size**2
