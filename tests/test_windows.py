@@ -83,7 +83,9 @@ def test_random_crop_of_a_small_image_keeps_all_of_it():
 
 
 def test_errors_name_parameter_value_and_remedy():
-    with pytest.raises(ValueError, match=r"stride=30 does not divide window_size=80.*for example stride=(20|40)"):
+    with pytest.raises(
+        ValueError, match=r"stride=30 does not divide window_size=80.*for example stride=(20|40)"
+    ):
         make_windows((100, 100), 80, 30)
     with pytest.raises(ValueError, match="image_shape"):
         make_windows((0, 10), 8, 4)

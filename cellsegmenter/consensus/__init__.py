@@ -1,0 +1,16 @@
+"""Consensus segmentation by community detection on the co-membership graph (Sec. 4, Suppl. S9)."""
+
+from cellsegmenter.consensus.consensus import Consensus, build_consensus
+from cellsegmenter.consensus.labels import Segmentation, point_estimate
+from cellsegmenter.consensus.resolution import AbsoluteResolution, Method, Resolution, ResolutionError
+
+__all__ = [
+    "AbsoluteResolution",
+    "Consensus",
+    "Method",
+    "Resolution",
+    "ResolutionError",
+    "Segmentation",
+    "build_consensus",
+    "point_estimate",
+]

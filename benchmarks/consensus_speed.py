@@ -1,0 +1,70 @@
+"""Seconds to build and solve the consensus of a simulated posterior, beside leidenalg on the same graph.
+
+    python -m benchmarks.consensus_speed --side 512
+
+Ratios within one run carry over between machines; the seconds do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import igraph
+import leidenalg
+import numpy as np
+
+from cellsegmenter.consensus import AbsoluteResolution, build_consensus
+from tests.reference import simulate_discs, simulate_instances
+
+
+def timed(name: str, work: Callable[[], object]) -> tuple[object, float]:
+    start = time.process_time()
+    result = work()
+    seconds = time.process_time() - start
+    print(f"{name:40s} {seconds:8.2f} CPU s")
+    return result, seconds
+
+
+def leidenalg_communities(graph, resolution: float):
+    """Communities of the same edges, block by block, with the published implementation."""
+    for index in range(len(graph.blocks)):
+        edges = graph.source(index)
+        edges = (edges() if callable(edges) else edges).tocoo()
+        pairs = zip(edges.row.tolist(), edges.col.tolist(), strict=True)
+        leidenalg.find_partition(
+            igraph.Graph(edges.shape[0], edges=pairs),
+            leidenalg.CPMVertexPartition,
+            weights=edges.data.tolist(),
+            resolution_parameter=resolution,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, default=512, help="of the square image in px")
+    parser.add_argument("--cutoff-distance", type=float, default=10.0, help="in px")
+    parser.add_argument("--resolution", type=float, default=0.3, help="absolute, 0..1")
+    options = parser.parse_args()
+
+    shape = (options.side, options.side)
+    discs = simulate_discs(shape, n_objects=round(1.4e-3 * options.side**2))
+    instances = simulate_instances(shape, discs, window_size=80)
+    consensus = build_consensus(instances, cutoff_distance=options.cutoff_distance)
+    wanted = AbsoluteResolution(options.resolution)
+
+    found, first = timed("build and cut", lambda: consensus.cut(wanted))
+    _, second = timed("second cut, edges in memory", lambda: consensus.cut(wanted))
+    timed("automatic resolution and cut", consensus.cut)
+    graph = consensus._graph_of(0.5)
+    n_edges = sum(graph.source(i).nnz for i in range(len(graph.blocks)))
+    _, published = timed("leidenalg, communities only", lambda: leidenalg_communities(graph, wanted.value))
+
+    foreground = np.mean(found.labels > 0)
+    print(f"{n_edges / 1e6:.1f} M edges, {len(found)} objects of {len(discs)}, {foreground:.0%} foreground")
+    print(f"build is {(first - second) / second:.2f} of a cut; leidenalg takes {published / second:.1f} cuts")
+
+
+if __name__ == "__main__":
+    main()

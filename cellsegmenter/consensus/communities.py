@@ -1,0 +1,180 @@
+"""Communities of the pixel graph by the Leiden algorithm, component by component (Sec. 4, S9).
+
+Both of the paper's objectives have one form, with node weights a and a threshold θ:
+
+    Q = Σ over communities C of  Σ_{p<p' in C} (e_{p,p'} - θ a_p a_{p'})
+
+- CPM (constant Potts model): a = 1, θ = γ_abs.
+- RB (Reichardt-Bornholdt):   a = strength of the pixel, θ = γ / 2m, with the m of the *whole* graph.
+
+The solver is igraph's, which reaches leidenalg's objective some ten times faster.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from threading import Lock
+
+import igraph
+import numpy as np
+from joblib import Parallel, delayed
+from scipy import sparse
+
+from cellsegmenter.consensus.graph import Block, EdgeSource, PixelGraph
+
+__all__ = ["leiden_communities", "solve_graph"]
+
+_ITERATIONS = 2  # as in leidenalg; further ones change the objective in the fourth digit
+_igraph_random = Lock()
+
+
+def solve_graph(
+    graph: PixelGraph, threshold: float, *, use_strength: bool = False, random_state: int = 0
+) -> np.ndarray:
+    """The community of every pixel of the graph.
+
+    Parameters
+    ----------
+    graph : PixelGraph
+    threshold : float
+        θ: γ_abs for CPM, γ / 2m for RB.
+    use_strength : bool
+        Weigh pixels by their strength (RB) instead of equally (CPM).
+    random_state : int
+        Seeds every component separately, so that the result depends neither on the number of
+        processes nor on what else is in the image.
+
+    Returns
+    -------
+    (n,) int64 array: communities 0, 1, ... (not necessarily consecutive); -1 where a tiled component
+    left a pixel to nobody.
+    """
+    jobs = (
+        delayed(_solve_block)(
+            graph.source(i),
+            block,
+            graph.pixels[block.rows],
+            graph.position[block.rows],
+            graph.strength[block.rows] if use_strength else None,
+            threshold,
+            random_state,
+        )
+        for i, block in enumerate(graph.blocks)
+    )
+    community = np.full(len(graph), -1, dtype=np.int64)
+    offset = 0
+    solved = Parallel(n_jobs=graph.n_jobs, return_as="generator")(jobs)
+    for block, local in zip(graph.blocks, solved, strict=True):
+        mine = local >= 0
+        community[block.rows[mine]] = local[mine] + offset
+        offset += int(local.max(initial=-1)) + 1
+    return community
+
+
+def leiden_communities(
+    edges: sparse.csr_array, node_weight: np.ndarray | None, threshold: float
+) -> np.ndarray:
+    """Communities of one graph; draws from igraph's current random generator.
+
+    Parameters
+    ----------
+    edges : (n, n) strictly upper triangular sparse array
+    node_weight : (n,) array or None for ones
+    threshold : float
+        θ of the objective.
+
+    Returns
+    -------
+    (n,) int array of communities 0, 1, ...
+    """
+    n = edges.shape[0]
+    first = np.repeat(np.arange(n), np.diff(edges.indptr))
+    # An iterator of pairs, and not an array: igraph turns an array into a list for every edge, and Python's
+    # garbage collector, woken by so many lists, then takes several times as long as the solver (measured:
+    # 1.3 µs an edge against 0.2).
+    pairs = zip(first.tolist(), edges.indices.tolist(), strict=True)
+    found = igraph.Graph(n, edges=pairs).community_leiden(
+        objective_function="CPM",
+        weights=edges.data.tolist(),
+        node_weights=None if node_weight is None else node_weight.tolist(),
+        resolution=threshold,
+        n_iterations=_ITERATIONS,
+    )
+    return np.asarray(found.membership)
+
+
+def _solve_block(
+    source: EdgeSource,
+    block: Block,
+    pixels: np.ndarray,
+    position: np.ndarray,
+    node_weight: np.ndarray | None,
+    threshold: float,
+    random_state: int,
+) -> np.ndarray:
+    """(n,) community of each pixel of a block; -1 for what a tile leaves to its neighbours."""
+    edges = source() if callable(source) else source
+    linked, component_start, edges = _prune(edges, block.component_start, node_weight, threshold)
+    if node_weight is not None:
+        node_weight = node_weight[linked]
+    community = np.arange(len(pixels))  # alone, until the solver says otherwise
+    with _private_igraph_random() as generator:
+        for start, stop in pairwise(component_start):
+            if stop - start < 2:
+                continue
+            members = linked[start:stop]
+            generator.seed(f"{random_state} {pixels[members[0]]}")
+            part = sparse.csr_array(edges[start:stop, start:stop])
+            weight = None if node_weight is None else node_weight[start:stop]
+            local = leiden_communities(part, weight, threshold)
+            community[members] = members[np.unique(local, return_index=True)[1]][local]
+    return community if block.tile is None else _keep_own(community, position, block.tile)
+
+
+def _prune(
+    edges: sparse.csr_array, component_start: np.ndarray, node_weight: np.ndarray | None, threshold: float
+) -> tuple[np.ndarray, np.ndarray, sparse.csr_array]:
+    """Leave out pixels that every optimum leaves alone: those of whose edges none exceeds θ a a'.
+
+    Exact: such a pixel takes part in no community, because leaving one gains Σ (θ a a' - e) > 0; and as none
+    of its edges pays, no neighbour loses an edge that could hold it.
+
+    Returns
+    -------
+    The pixels that stay, where the components now start among them, and the edges between them.
+    """
+    n = edges.shape[0]
+    first = np.repeat(np.arange(n, dtype=np.int32), np.diff(edges.indptr))
+    expected = threshold
+    if node_weight is not None:
+        expected = threshold * node_weight[first] * node_weight[edges.indices]
+    pays = np.flatnonzero(edges.data > expected)
+    stays = np.zeros(n, dtype=bool)
+    stays[first[pays]] = True
+    stays[edges.indices[pays]] = True
+    linked = np.flatnonzero(stays)
+    start = np.concatenate([[0], np.cumsum(stays)])[component_start]
+    return linked, start, edges if stays.all() else edges[linked][:, linked]
+
+
+def _keep_own(community: np.ndarray, position: np.ndarray, tile: np.ndarray) -> np.ndarray:
+    """Give up (-1) the communities of a tile whose centroid lies in its halo: its neighbour has them."""
+    _, inverse, size = np.unique(community, return_inverse=True, return_counts=True)
+    centroid = np.stack([np.bincount(inverse, weights=axis) / size for axis in position.T], axis=1)
+    kept = np.all((centroid >= tile[0]) & (centroid < tile[1]), axis=1)
+    return np.where(kept[inverse], community, -1)
+
+
+@contextmanager
+def _private_igraph_random() -> Iterator[random.Random]:
+    """Let igraph draw from a generator of our own, and give it back Python's afterwards (its default)."""
+    generator = random.Random()
+    with _igraph_random:  # igraph has one generator per process
+        igraph.set_random_number_generator(generator)
+        try:
+            yield generator
+        finally:
+            igraph.set_random_number_generator(random)

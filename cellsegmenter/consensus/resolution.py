@@ -1,0 +1,110 @@
+"""The resolution of the cut: what it means, how the published γ translates, and how it is chosen (S9).
+
+The published γ is relative to the graph: its threshold scales as 1 / area, so that γ = 500 on a crop and on
+the whole image are different cuts.  What carries over is the absolute threshold on the co-membership weight,
+
+    γ_abs = γ · 2W / (n (n - 1)),
+
+with W the total weight and n the number of pixels of the whole graph: two groups of pixels are joined if the
+mean weight of the pairs between them exceeds γ_abs (0..1).  It depends on the cut-off distance, beyond which
+weights count as 0, so the two are kept together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["AbsoluteResolution", "Method", "Resolution", "ResolutionError", "choose_resolution"]
+
+Method = Literal["cpm", "rb"]
+
+# Below 0.02 everything that touches is one object; above 0.9 only pixels that every sample agrees on remain.
+_GRID = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.37, 0.45, 0.55, 0.65, 0.77, 0.9)
+
+
+@dataclass(frozen=True)
+class AbsoluteResolution:
+    """Asks for a cut at this mean co-membership weight (0..1) rather than at a published-style γ."""
+
+    value: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.value <= 1:
+            raise ValueError(
+                f"AbsoluteResolution(value={self.value!r}) must be above 0 and at most 1, as it is compared "
+                "with an average co-membership weight; for a published-style γ pass the plain number"
+            )
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """The resolution that a segmentation was cut at."""
+
+    method: Method
+    absolute: float  # γ_abs in 0..1, carries over between crops and images; nan if the graph has no edge
+    gamma: float  # the same in the published style, for this graph only; nan if the graph has no edge
+    cutoff_distance: float  # px; γ_abs is to be used with the same one
+    chosen_by: Literal["auto", "gamma", "absolute"]
+    agreement: float | None = None  # mean NMI with the posterior samples, if chosen_by is "auto"
+
+
+class ResolutionError(ValueError):
+    """The resolution asked for leaves no object; `suggestion` is the one that fits."""
+
+    def __init__(self, message: str, suggestion: Resolution) -> None:
+        super().__init__(message, suggestion)
+        self.suggestion = suggestion
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def choose_resolution(agreement: Callable[[float], float], tolerance: float = 1e-3) -> tuple[float, float]:
+    """The absolute resolution at which `agreement` is best, and its value there.
+
+    The agreement is flat wherever a change of γ changes no object, which for most cells is a wide range (S9).
+    So of all values of the grid that are within `tolerance` of the best, and next to it without a gap, the
+    middle one is taken: the same objects, with a margin to both sides.
+    """
+    scores = [agreement(value) for value in _GRID]
+    best = max(range(len(_GRID)), key=scores.__getitem__)
+    low = high = best
+    while low > 0 and scores[low - 1] >= scores[best] - tolerance:
+        low -= 1
+    while high < len(_GRID) - 1 and scores[high + 1] >= scores[best] - tolerance:
+        high += 1
+    chosen = (low + high) // 2
+    return _GRID[chosen], scores[chosen]
+
+
+def resolve(
+    requested: float | AbsoluteResolution, method: Method, mean_weight: float, cutoff_distance: float
+) -> Resolution:
+    """The published γ in absolute terms, or the reverse.
+
+    For RB the published γ multiplies s s' / 2m; with strengths s near their mean 2W / n that is γ 2W / n², so
+    the same conversion carries an RB resolution from one image to another.
+
+    Parameters
+    ----------
+    requested : float or AbsoluteResolution
+        A number is a published-style γ.
+    method : "cpm" or "rb"
+    mean_weight : float
+        2W / (n (n - 1)) of the whole graph.
+    cutoff_distance : float
+        Of the graph, in px.
+    """
+    if isinstance(requested, AbsoluteResolution):
+        gamma = requested.value / mean_weight if mean_weight > 0 else math.nan
+        return Resolution(method, float(requested.value), gamma, cutoff_distance, "absolute")
+    if isinstance(requested, (bool, str)) or not requested > 0 or math.isinf(requested):
+        raise ValueError(
+            f'resolution={requested!r} must be "auto", a positive number (a published-style γ such as 500) '
+            "or AbsoluteResolution(value) with a value between 0 and 1"
+        )
+    absolute = requested * mean_weight if mean_weight > 0 else math.nan
+    return Resolution(method, absolute, float(requested), cutoff_distance, "gamma")

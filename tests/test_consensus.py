@@ -1,0 +1,421 @@
+"""The consensus against its definition, against leidenalg, and against simulated truth."""
+
+import random
+from dataclasses import replace
+
+import igraph
+import joblib
+import leidenalg
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import (
+    confidence_by_pairs,
+    cpm_quality,
+    disc_labels,
+    edges_by_double_loop,
+    nmi_by_window,
+    rb_quality,
+    shuffle_windows,
+    simulate_discs,
+    simulate_instances,
+)
+from scipy import sparse
+from sklearn.metrics import adjusted_rand_score
+
+from cellsegmenter.consensus import AbsoluteResolution, ResolutionError, build_consensus, point_estimate
+from cellsegmenter.consensus import consensus as front
+from cellsegmenter.consensus.agreement import SampleAgreement
+from cellsegmenter.consensus.communities import solve_graph
+from cellsegmenter.consensus.graph import PixelGraph
+from cellsegmenter.consensus.regions import stack_regions
+
+SHAPE = (90, 110)
+
+
+@pytest.fixture(scope="module")
+def discs():
+    return simulate_discs(SHAPE, n_objects=14, touching=0.6, seed=3)
+
+
+@pytest.fixture(scope="module")
+def truth(discs):
+    return disc_labels(SHAPE, discs)
+
+
+@pytest.fixture(scope="module")
+def instances(discs):
+    return simulate_instances(SHAPE, discs, stride=10)
+
+
+@pytest.fixture(scope="module")
+def few():
+    """Few enough pixels for matrices of pixels × pixels; three of the discs touch."""
+    discs = np.array([[11, 11, 6], [11, 22.5, 5.5], [22.5, 15, 6], [14, 42, 7], [31, 38, 5]])
+    return simulate_instances((40, 52), discs, stride=10)
+
+
+@pytest.fixture(scope="module")
+def consensus(instances):
+    return build_consensus(instances, cutoff_distance=8)
+
+
+def make_graph(instances, cutoff_distance=11.0, min_edge=0.01, **options):
+    membership = instances.membership.tocsr()
+    return PixelGraph(
+        membership,
+        np.flatnonzero(np.diff(membership.indptr)),
+        width=instances.image_shape[1],
+        n_visits=instances.n_visits,
+        cutoff_distance=cutoff_distance,
+        min_edge=min_edge,
+        halo=options.pop("halo", 30),
+        **options,
+    )
+
+
+def all_weights(graph):
+    """Dense symmetric (n, n) weights of the whole graph, collected from its blocks."""
+    weights = np.zeros((len(graph), len(graph)))
+    for index, block in enumerate(graph.blocks):
+        source = graph.source(index)
+        edges = source if sparse.issparse(source) else source()
+        weights[np.ix_(block.rows, block.rows)] = edges.toarray()
+    return weights + weights.T
+
+
+def whole_graph_leidenalg(weights, kind, **options):
+    first, second = np.nonzero(np.triu(weights, 1))
+    graph = igraph.Graph(len(weights), edges=list(zip(first.tolist(), second.tolist(), strict=True)))
+    found = leidenalg.find_partition(
+        graph, kind, weights=weights[first, second].tolist(), n_iterations=-1, seed=0, **options
+    )
+    return np.array(found.membership)
+
+
+def same_objects(a, b):
+    return adjusted_rand_score(np.ravel(a), np.ravel(b))
+
+
+# Edges and graph --------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=8)
+@given(
+    seed=st.integers(0, 1000),
+    cutoff_distance=st.floats(1.5, 9),
+    min_edge=st.sampled_from([0.01, 0.1]),
+)
+def test_edges_equal_the_double_loop(seed, cutoff_distance, min_edge):
+    shape = (13, 15)
+    small = simulate_discs(shape, n_objects=3, radius=(2, 3), seed=seed)
+    instances = simulate_instances(shape, small, window_size=8, stride=4, seed=seed)
+    graph = make_graph(instances, cutoff_distance, min_edge)
+    expected = edges_by_double_loop(instances, cutoff_distance, min_edge)
+    found = {}
+    for index, block in enumerate(graph.blocks):
+        edges = graph.source(index)().tocoo()
+        pixels = graph.pixels[block.rows]
+        for i, j, weight in zip(pixels[edges.row], pixels[edges.col], edges.data, strict=True):
+            found[min(i, j), max(i, j)] = weight
+    assert found.keys() == expected.keys()
+    np.testing.assert_allclose([found[pair] for pair in expected], list(expected.values()), rtol=1e-5)
+
+
+def test_edges_do_not_depend_on_the_blocks(few, monkeypatch):
+    whole = make_graph(few)
+    monkeypatch.setattr("cellsegmenter.consensus.graph._BLOCK_PIXELS", 100)
+    monkeypatch.setattr("cellsegmenter.consensus.edges._ROWS", 37)
+    pieces = make_graph(few)
+    assert len(pieces.blocks) > len(whole.blocks)
+    np.testing.assert_allclose(all_weights(whole), all_weights(pieces), rtol=1e-6)
+    np.testing.assert_allclose(whole.strength, all_weights(whole).sum(1), rtol=1e-5)
+    n = len(whole)
+    np.testing.assert_allclose(whole.mean_weight, all_weights(whole).sum() / (n * (n - 1)), rtol=1e-6)
+
+
+def test_components_share_no_edge(few):
+    graph = make_graph(few)
+    weights, component = all_weights(graph), np.zeros(len(graph), int)
+    count = 0
+    for block in graph.blocks:
+        for start, stop in zip(block.component_start[:-1], block.component_start[1:], strict=True):
+            component[block.rows[start:stop]] = count
+            count += 1
+    assert count > 1
+    assert not weights[component[:, None] != component[None, :]].any()
+
+
+# Communities ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.3, 0.6])
+def test_cpm_by_component_reaches_leidenalg_on_the_whole_graph(few, threshold):
+    graph = make_graph(few)
+    weights = all_weights(graph)
+    ours = solve_graph(graph, threshold)
+    theirs = whole_graph_leidenalg(weights, leidenalg.CPMVertexPartition, resolution_parameter=threshold)
+    quality = cpm_quality(weights, theirs, threshold)
+    assert cpm_quality(weights, ours, threshold) == pytest.approx(quality, rel=2e-3)
+    if threshold < 0.5:  # above, the optimum is nearly degenerate and both stop at some of many cuts
+        assert same_objects(ours, theirs) > 0.98
+
+
+@pytest.mark.parametrize("gamma", [1.5, 4.0])
+def test_rb_by_component_reaches_leidenalg_on_the_whole_graph(few, gamma):
+    graph = make_graph(few)
+    weights = all_weights(graph)
+    ours = solve_graph(graph, gamma / weights.sum(), use_strength=True)
+    theirs = whole_graph_leidenalg(
+        weights, leidenalg.RBConfigurationVertexPartition, resolution_parameter=gamma
+    )
+    assert rb_quality(weights, ours, gamma) == pytest.approx(rb_quality(weights, theirs, gamma), rel=2e-3)
+    assert same_objects(ours, theirs) > 0.98
+
+
+def test_pruned_pixels_are_alone_in_the_whole_graph_optimum(few):
+    graph = make_graph(few)
+    weights, threshold = all_weights(graph), 0.4
+    weak = weights.max(1) < threshold
+    theirs = whole_graph_leidenalg(weights, leidenalg.CPMVertexPartition, resolution_parameter=threshold)
+    assert weak.any()
+    assert np.all(np.bincount(theirs)[theirs[weak]] == 1)
+
+
+def test_tiles_with_a_halo_give_the_same_objects():
+    shape = (60, 260)
+    discs = simulate_discs(shape, n_objects=45, touching=1.0, seed=1)
+    instances = simulate_instances(shape, discs, seed=1)
+    whole, tiled = make_graph(instances, 8), make_graph(instances, 8, tiled_pixels=2000, halo=25)
+    assert any(block.tile is not None for block in tiled.blocks)
+    np.testing.assert_allclose(tiled.strength, whole.strength, rtol=1e-5)
+    cut, in_tiles = solve_graph(whole, 0.2), solve_graph(tiled, 0.2)
+    order = np.argsort(whole.pixels), np.argsort(tiled.pixels)
+    assert same_objects(cut[order[0]], in_tiles[order[1]]) > 0.98
+    assert np.mean(in_tiles < 0) < 0.01
+
+
+def test_global_random_states_are_left_alone(consensus):
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002 - the global state is what is tested
+    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    consensus.cut(AbsoluteResolution(0.3))
+    assert random.getstate() == before[0]
+    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+    random.seed(5)
+    first = igraph.Graph.Erdos_Renyi(n=30, p=0.3).get_edgelist()
+    random.seed(5)
+    assert igraph.Graph.Erdos_Renyi(n=30, p=0.3).get_edgelist() == first  # igraph draws from Python's again
+
+
+# Cuts -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["cpm", "rb"])
+def test_automatic_resolution_recovers_the_objects(consensus, truth, method):
+    found = consensus.cut(method=method)
+    assert len(found) == truth.max()
+    assert same_objects(found.labels, truth) > 0.9
+    assert found.resolution.method == method
+    assert found.resolution.chosen_by == "auto"
+    assert 0.5 < found.resolution.agreement <= 1
+
+
+def test_automatic_resolution_from_regions_of_a_large_image(monkeypatch):
+    shape = (170, 330)
+    discs = simulate_discs(shape, n_objects=60, touching=0.5, seed=2)
+    instances = simulate_instances(shape, discs, seed=2)
+    monkeypatch.setattr(front, "_REGIONS", 3)
+    assert stack_regions(instances, n_regions=3, side=80, gap=8, rng=np.random.default_rng(0)) is not None
+    found = build_consensus(instances, cutoff_distance=8).cut()
+    assert same_objects(found.labels, disc_labels(shape, discs)) > 0.85
+
+
+def test_stacked_regions_show_what_lies_in_the_image():
+    shape = (90, 170)
+    discs = simulate_discs(shape, n_objects=25, seed=2)
+    instances = simulate_instances(shape, discs, seed=2)
+    regions, windows = stack_regions(instances, n_regions=4, side=40, gap=5, rng=np.random.default_rng(0))
+    assert regions.image_shape == (4 * 45, 40)
+    stacked = regions.membership.toarray().reshape(4, 45, 40, -1)
+    image = instances.membership.toarray().reshape(*shape, -1)
+    squares = [image[r : r + 40, c : c + 40] for r in (0, 40) for c in (0, 40, 80, 120)]
+    assert not stacked[:, 40:].any()
+    for square in stacked[:, :40]:
+        assert any(np.array_equal(square, other) for other in squares)
+    assert len(windows) == 4
+    for window in windows:  # each square holds one window of its own size
+        np.testing.assert_array_equal(regions.window_origin[window] % (45, 40), (0, 0))
+        row, column = instances.window_origin[window]
+        region = regions.window_origin[window][0] // 45
+        np.testing.assert_array_equal(stacked[region, :40], image[row : row + 40, column : column + 40])
+
+
+def test_agreement_equals_its_definition(instances, truth):
+    windows = np.arange(0, len(instances.window_origin), 7)
+    fast = SampleAgreement(instances, windows)(truth)
+    assert fast == pytest.approx(nmi_by_window(instances, windows, truth), abs=1e-9)
+
+
+def test_a_published_gamma_and_its_absolute_value_cut_alike(consensus):
+    published = consensus.cut(4.0)
+    absolute = consensus.cut(AbsoluteResolution(published.resolution.absolute))
+    np.testing.assert_array_equal(published.labels, absolute.labels)
+    assert absolute.resolution.gamma == pytest.approx(4.0)
+    assert (published.resolution.chosen_by, absolute.resolution.chosen_by) == ("gamma", "absolute")
+    assert published.resolution.cutoff_distance == 8
+
+
+def test_published_gamma_scales_with_the_area_and_the_absolute_one_does_not(discs):
+    twice = np.concatenate([discs, discs + np.array([0, 200, 0])])
+    small = build_consensus(simulate_instances(SHAPE, discs), cutoff_distance=8)
+    large = build_consensus(simulate_instances((90, 400), twice), cutoff_distance=8)
+    cuts = [c.cut(AbsoluteResolution(0.2)).resolution.gamma for c in (small, large)]
+    assert cuts[1] == pytest.approx(2 * cuts[0], rel=0.05)
+
+
+@pytest.mark.parametrize("method", ["cpm", "rb"])
+def test_a_gamma_too_large_for_the_image_is_answered_with_one_that_fits(consensus, truth, method):
+    with pytest.raises(ResolutionError, match=r"resolution=5000 leaves no object.*Use resolution=") as caught:
+        consensus.cut(5000, method=method)
+    suggestion = caught.value.suggestion
+    assert f"{suggestion.gamma:.3g}" in str(caught.value)
+    assert len(consensus.cut(suggestion.gamma, method=method)) == truth.max()
+
+
+def test_higher_resolution_gives_no_fewer_pixels_per_object(consensus):
+    areas = [(consensus.cut(AbsoluteResolution(v)).labels > 0).sum() for v in (0.1, 0.4, 0.8)]
+    assert areas == sorted(areas, reverse=True)
+
+
+def test_a_second_cut_uses_the_edges_in_memory(instances, monkeypatch):
+    calls = []
+    build = PixelGraph.source
+    cached = build_consensus(instances, cutoff_distance=8)
+    first = cached.cut(AbsoluteResolution(0.3))
+    monkeypatch.setattr(PixelGraph, "source", lambda graph, i: calls.append(build(graph, i)) or calls[-1])
+    again = cached.cut(AbsoluteResolution(0.3))
+    assert calls
+    assert all(sparse.issparse(source) for source in calls)
+    calls.clear()
+    rebuilt = build_consensus(instances, cutoff_distance=8, max_cache_bytes=0).cut(AbsoluteResolution(0.3))
+    assert not any(sparse.issparse(source) for source in calls)
+    np.testing.assert_array_equal(first.labels, again.labels)
+    np.testing.assert_array_equal(first.labels, rebuilt.labels)
+
+
+def test_labels_do_not_depend_on_the_order_of_windows(instances):
+    for resolution in (AbsoluteResolution(0.3), "auto"):
+        cuts = [
+            build_consensus(order, cutoff_distance=8).cut(resolution)
+            for order in (instances, shuffle_windows(instances))
+        ]
+        np.testing.assert_array_equal(cuts[0].labels, cuts[1].labels)
+        np.testing.assert_array_equal(cuts[0].confidence, cuts[1].confidence)
+
+
+def test_labels_are_deterministic_and_independent_of_parallelism(instances, monkeypatch):
+    monkeypatch.setattr("cellsegmenter.consensus.graph._BLOCK_PIXELS", 300)
+    first = build_consensus(instances, cutoff_distance=8).cut(AbsoluteResolution(0.5), random_state=7)
+    with joblib.parallel_config(backend="threading"):
+        parallel = build_consensus(instances, cutoff_distance=8, n_jobs=2)
+        second = parallel.cut(AbsoluteResolution(0.5), random_state=7)
+    np.testing.assert_array_equal(first.labels, second.labels)
+
+
+def test_labels_are_consecutive_and_ordered_by_first_pixel(consensus):
+    found = consensus.cut(AbsoluteResolution(0.3))
+    flat = found.labels.ravel()
+    values, first = np.unique(flat, return_index=True)
+    np.testing.assert_array_equal(values, np.arange(len(found) + 1))
+    assert np.all(np.diff(first[1:]) > 0)
+    assert found.labels.dtype == np.int32
+    assert np.bincount(flat)[1:].min() >= 20
+
+
+def test_confidence_equals_the_mean_over_pairs(few):
+    found = build_consensus(few, cutoff_distance=8).cut(AbsoluteResolution(0.2))
+    expected = confidence_by_pairs(few, found.labels)
+    assert len(expected) >= 5
+    np.testing.assert_allclose(found.confidence, expected, rtol=1e-4)
+
+
+def test_latent_codes_are_those_of_the_objects(discs, truth):
+    sharp = simulate_instances(SHAPE, discs, stride=10, merge=0)
+    found = build_consensus(sharp, cutoff_distance=8).cut()
+    disc = [np.bincount(truth[found.labels == i]).argmax() - 1 for i in range(1, len(found) + 1)]
+    np.testing.assert_allclose(found.z_what, np.repeat(disc, 3).reshape(-1, 3), atol=0.4)
+
+
+def test_background_and_small_objects_are_dropped(consensus):
+    share = np.asarray(consensus.instances.membership.sum(1)).reshape(SHAPE) / consensus.instances.n_visits
+    found = consensus.cut(AbsoluteResolution(0.1))
+    assert share[found.labels > 0].min() >= 0.5
+    assert share[consensus.cut(AbsoluteResolution(0.1), min_foreground=0).labels > 0].min() < 0.5
+    assert len(consensus.cut(AbsoluteResolution(0.1), min_size=120)) < len(found)
+
+
+def test_a_community_in_two_places_becomes_two_objects(instances):
+    membership = np.zeros((20 * 20, 4), np.float32)
+    image = membership.reshape(20, 20, 4)
+    image[2:8, 2:8] = image[2:8, 10:16] = 1  # one instance over two squares, in every visit
+    image[12, 12] = 1
+    apart = replace(
+        instances,
+        membership=sparse.csc_array(membership),
+        image_shape=(20, 20),
+        n_visits=4,
+        **{
+            name: getattr(instances, name)[:4]
+            for name in ("window", "sample", "presence_prob", "boxes", "z_what")
+        },
+    )
+    found = build_consensus(apart, cutoff_distance=30).cut(AbsoluteResolution(0.5))
+    assert np.bincount(found.labels.ravel()).tolist() == [400 - 72, 36, 36]
+    np.testing.assert_allclose(found.confidence, 1)
+
+
+def test_an_image_without_instances_has_no_objects():
+    nothing = simulate_instances((30, 40), np.zeros((0, 3)))
+    consensus = build_consensus(nothing, cutoff_distance=8)
+    for resolution in ("auto", 500, AbsoluteResolution(0.3)):
+        for method in ("cpm", "rb"):
+            found = consensus.cut(resolution, method=method)
+            assert found.labels.shape == (30, 40)
+            assert not found.labels.any()
+            assert found.confidence.shape == (0,)
+            assert found.z_what.shape == (0, 3)
+    assert not point_estimate(nothing).any()
+
+
+def test_point_estimate_decides_each_pixel_once(instances, truth):
+    labels = point_estimate(instances)
+    assert labels.max() >= truth.max()  # objects on seams come in pieces
+    assert same_objects(labels > 0, truth > 0) > 0.7
+    np.testing.assert_array_equal(np.unique(labels), np.arange(labels.max() + 1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"resolution": "best"}, "resolution='best' must be"),
+        ({"resolution": -1}, "resolution=-1 must be"),
+        ({"resolution": True}, "resolution=True must be"),
+        ({"method": "louvain"}, "method='louvain'"),
+        ({"min_size": 0}, "min_size=0"),
+        ({"min_foreground": 2}, "min_foreground=2"),
+    ],
+)
+def test_errors_name_the_parameter(consensus, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        consensus.cut(**arguments)
+
+
+def test_errors_before_the_cut(instances):
+    with pytest.raises(ValueError, match="cutoff_distance=0"):
+        build_consensus(instances, cutoff_distance=0)
+    with pytest.raises(ValueError, match="min_edge=2"):
+        build_consensus(instances, cutoff_distance=8, min_edge=2)
+    with pytest.raises(ValueError, match="value=500"):
+        AbsoluteResolution(500)
