@@ -16,7 +16,15 @@ import numpy as np
 from scipy import sparse
 from torch import Tensor
 
-__all__ = ["Boxes", "Gaussian", "Instances", "Proposals", "Selection", "WindowPosterior"]
+__all__ = [
+    "Boxes",
+    "Gaussian",
+    "Instances",
+    "PosteriorSamples",
+    "Proposals",
+    "Selection",
+    "WindowPosterior",
+]
 
 
 class Boxes(NamedTuple):
@@ -86,6 +94,30 @@ class WindowPosterior(NamedTuple):
         """The expected image, (B, C, H, W): sum over q of pi_q y_q."""
         foreground = (self.mixing_prob.unsqueeze(2) * self.appearance).sum(1)
         return foreground + (1 - self.mixing_prob.sum(1, keepdim=True)) * self.background
+
+
+class PosteriorSamples(NamedTuple):
+    """Posterior samples of N images that fit into a window, S of each; K slots, unused ones absent."""
+
+    presence: np.ndarray  # (N, S, K) bool
+    presence_prob: np.ndarray  # (N, S, K) float32
+    boxes: np.ndarray  # (N, S, K, 4) float32: x centre, y centre, width, height, px
+    z_what: np.ndarray  # (N, S, K, D) float32: posterior means
+    z_background: np.ndarray  # (N, S, D_bg) float32: posterior means
+    mixing_prob: np.ndarray  # (N, S, K, H, W) float32
+    background: np.ndarray  # (N, S, C, H, W) float32, normalised intensity
+    reconstruction: np.ndarray  # (N, S, C, H, W) float32
+
+    @property
+    def count(self) -> np.ndarray:
+        """Objects in each sample, (N, S)."""
+        return self.presence.sum(-1)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Point estimates m* = argmax_k pi_k of each sample, (N, S, H, W) int32; 0 is background (Sec. 4)."""
+        background = 1 - self.mixing_prob.sum(2, keepdims=True)
+        return np.concatenate([background, self.mixing_prob], 2).argmax(2).astype(np.int32)
 
 
 @dataclass(frozen=True)

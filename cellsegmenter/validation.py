@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-__all__ = ["ImageView", "check_bounds", "check_images", "check_number", "is_single_image"]
+__all__ = ["ImageView", "check_bounds", "check_images", "check_number", "full_key", "is_single_image"]
 
 LAYOUTS = (
     "Accepted are a 2-D array (one grey image), a 3-D array (N, height, width) (grey images of one size), "
@@ -42,7 +42,7 @@ class ImageView:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """The pixels at slices (channels, rows, columns); an ellipsis may stand for the first ones."""
-        slices = self._slices(key)
+        slices = full_key(key, self.ndim)
         index: list[int | slice] = [slice(None)] * len(self.source.shape)
         for axis, position in self.fixed:
             index[axis] = position
@@ -60,14 +60,16 @@ class ImageView:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[...].astype(dtype or np.float32, copy=False)
 
-    def _slices(self, key: Any) -> tuple[slice, slice, slice]:
-        keys = list(key) if isinstance(key, tuple) else [key]
-        position = keys.index(Ellipsis) if Ellipsis in keys else len(keys)
-        given = [part for part in keys if part is not Ellipsis]
-        given[position:position] = [slice(None)] * (3 - len(given))
-        if len(given) != 3 or not all(isinstance(part, slice) for part in given):
-            raise TypeError(f"an image is sliced as [channels, rows, columns], not as [{key!r}]")
-        return given[0], given[1], given[2]
+
+def full_key(key: Any, ndim: int) -> list[slice]:
+    """One slice for each axis from what stands in square brackets; an ellipsis, or nothing, means all."""
+    keys = list(key) if isinstance(key, tuple) else [key]
+    position = next((i for i, part in enumerate(keys) if part is Ellipsis), len(keys))
+    given = [part for part in keys if part is not Ellipsis]
+    given[position:position] = [slice(None)] * (ndim - len(given))
+    if len(given) != ndim or not all(isinstance(part, slice) for part in given):
+        raise TypeError(f"an image of {ndim} dimensions is read by slices, not as [{key!r}]")
+    return given
 
 
 def check_images(

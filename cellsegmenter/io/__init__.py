@@ -1,0 +1,16 @@
+"""Readers and writers of image files and tables."""
+
+from ._files import ImageFileError, check_writable, expand_inputs
+from ._readers import ImageFile, read_image
+from ._writers import write_labels, write_overlay, write_table
+
+__all__ = [
+    "ImageFile",
+    "ImageFileError",
+    "check_writable",
+    "expand_inputs",
+    "read_image",
+    "write_labels",
+    "write_overlay",
+    "write_table",
+]

@@ -209,10 +209,18 @@ class StructuredVAE(nn.Module):
         mixing_weight = paste(weight, boxes, canvas).squeeze(2)
         if self.config.appearance == "free":
             return mixing_weight, paste(appearance, boxes, canvas)
-        level, tilt_x, tilt_y = (part[..., None, None] for part in appearance.unbind(-1))  # (B, K, C, 1, 1)
-        x = box_coordinates(boxes.x, boxes.width, canvas[1])[:, :, None, None, :].clamp(-1, 1)
-        y = box_coordinates(boxes.y, boxes.height, canvas[0])[:, :, None, :, None].clamp(-1, 1)
-        return mixing_weight, level + tilt_x * x + tilt_y * y
+        x = box_coordinates(boxes.x, boxes.width, canvas[1]).clamp(-1, 1).unsqueeze(2)  # (B, K, 1, W)
+        y = box_coordinates(boxes.y, boxes.height, canvas[0]).clamp(-1, 1).unsqueeze(2)
+        return mixing_weight, _surface(appearance, x, y)
+
+    @torch.no_grad()
+    def decode_rasters(self, z_what: Tensor) -> tuple[Tensor, Tensor]:
+        """Objects in their own rasters: mixing weights (N, R, R) and appearances (N, C, R, R) of codes (N, D)."""
+        weight, appearance = self.object_decoder(z_what)
+        if self.config.appearance == "smooth":
+            u = (torch.arange(self.config.raster, device=z_what.device) + 0.5) / self.config.raster * 2 - 1
+            appearance = _surface(appearance, u, u)
+        return weight.squeeze(1), appearance
 
     @torch.no_grad()
     def generate(self, n_windows: int, random: np.random.Generator) -> WindowPosterior:
@@ -251,6 +259,12 @@ class StructuredVAE(nn.Module):
 
 def _draw(distribution: Gaussian, noise: Tensor | None) -> Tensor:
     return distribution.mean if noise is None else distribution.rsample(noise)
+
+
+def _surface(coefficients: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Level and tilts (..., C, 3) evaluated at x (..., W) and y (..., H): (..., C, H, W)."""
+    level, tilt_x, tilt_y = (part[..., None, None] for part in coefficients.unbind(-1))
+    return level + tilt_x * x.unsqueeze(-2) + tilt_y * y.unsqueeze(-1)
 
 
 def _drop_empty_slots(selection: Selection, presence: Tensor) -> tuple[Selection, Tensor]:

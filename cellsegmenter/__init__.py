@@ -1,0 +1,9 @@
+"""Segment cells and other small objects in images without labels."""
+
+from importlib.metadata import version
+
+from cellsegmenter.consensus import AbsoluteResolution
+from cellsegmenter.estimator import CellSegmenter
+
+__version__ = version("cellsegmenter")
+__all__ = ["AbsoluteResolution", "CellSegmenter", "__version__"]

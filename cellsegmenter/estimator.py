@@ -1,0 +1,716 @@
+"""`CellSegmenter`, the scikit-learn estimator: it connects the parts and computes nothing itself."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import check_random_state
+
+from cellsegmenter.consensus import AbsoluteResolution, build_consensus
+from cellsegmenter.diameter import estimate_diameter
+from cellsegmenter.image_consensus import ImageConsensus, object_columns
+from cellsegmenter.inference import InferenceSettings, infer_instances, sample_windows
+from cellsegmenter.metrics import average_precision
+from cellsegmenter.model.config import PRESETS, ModelConfig
+from cellsegmenter.model.device import resolve_device
+from cellsegmenter.model.structured_vae import StructuredVAE
+from cellsegmenter.parameters import Bounds, check_bounds_together, model_config
+from cellsegmenter.preparation import PreparedImage, prepare_image
+from cellsegmenter.serialization import half_precision, read_model_file, write_model_file
+from cellsegmenter.tables import feature_names, latent_output, posterior_arrays, stack_tables
+from cellsegmenter.training.constraints import PosteriorConstraints
+from cellsegmenter.training.loop import TrainingSettings, train
+from cellsegmenter.training.noise_scale import estimate_noise_scale
+from cellsegmenter.training.objective import Objective, ObjectiveSettings
+from cellsegmenter.types import PosteriorSamples
+from cellsegmenter.validation import ImageView, check_images, check_number, is_single_image
+from cellsegmenter.windows import random_crop
+
+__all__ = ["CellSegmenter"]
+
+# Default steps, batch size and learning rate of each preset.
+_TRAINING = {"small": (3000, 16, 5e-3), "reference": (10000, 128, 2e-3)}
+# Windows of real images are denser than the mean; suppression, not a lack of slots, should limit them.
+_PREDICTION_SLOTS = 2
+# d_c as a fraction of the largest box, and the smallest object as one of the smallest box's area.
+_CUTOFF_FRACTION = 0.5
+_SMALLEST_FRACTION = 0.25
+
+
+class GeneratedImages(NamedTuple):
+    """What `CellSegmenter.sample` draws."""
+
+    images: np.ndarray  # (n, C, H, W) float32, normalised intensities
+    labels: np.ndarray  # (n, H, W) int32: 0 background, k the k-th object of the window
+
+
+class DecodedCodes(NamedTuple):
+    """What `CellSegmenter.inverse_transform` gives, each object in its own raster of R × R px."""
+
+    appearance: np.ndarray  # (n, C, R, R) float32, normalised intensities
+    mixing_weight: np.ndarray  # (n, R, R) float32 in 0..1
+
+
+class CellSegmenter(TransformerMixin, BaseEstimator):
+    """Segment cells and other small objects without labels.
+
+    A structured deep generative model with a DPP prior, amortised inference without recurrence, posterior
+    constraints (SAPR) from the bounds given here, and a consensus segmentation by graph communities.
+
+    Parameters
+    ----------
+    density : (float, float), default=(5, 10)
+        About how many objects a window of ``window_size`` holds.
+    area : (float, float), default=(0.10, 0.15)
+        About which fraction of the pixels they cover.
+    object_size : (float, float), default=(8, 28)
+        Shortest and longest side of a bounding box, px.
+    window_size : int, default=80
+        Side of the windows that the model works on, px; a multiple of 16.
+    max_objects : int, optional
+        The most objects a window can hold in training (K_max).  By default 1.5 times the upper density.
+    network : {"auto", "small", "reference"}, default="auto"
+        "reference" has the paper's sizes, "small" suits a CPU; "auto" takes the former on a GPU.
+    appearance : {"smooth", "free"}, default="smooth"
+        How an object's intensities are drawn: a level and a tilt, or free pixels as in the paper.
+    latent_dim : int, default=20
+        Dimension of an object's latent code.
+    n_steps, batch_size, learning_rate : optional
+        Of the training; by default 3000 steps of 16 windows at 0.005 for "small".  Training ends earlier
+        when it has converged.
+    noise_scale : float, optional
+        Scale of the reconstruction error (sigma), normalised intensity; estimated from the images by default.
+    overlap_penalty : float, default=0.0
+        Weight of the pairwise overlap of mixing weights (Suppl. S6).
+    sapr : bool, default=True
+        False switches the constraints off; for experiments.
+    presence_update : {"mean_field", "straight_through"}, default="mean_field"
+        How presence is learned; the second is the paper's literal form.
+    intensity : {"log", "linear"}, default="log"
+        How intensities are normalised; see `cellsegmenter.normalize`.
+    diameter : float or "auto", optional
+        Diameter of the objects in the images, px.  Images are then rescaled so that it becomes the one which
+        the bounds imply (``working_diameter_``); the bounds speak of rescaled images.  "auto" estimates it
+        image by image.  By default images are taken as they are.
+    channel_axis : int, optional
+        Axis of the channels; by default images are grey.
+    augment : bool, default=False
+        Train on random flips and quarter turns too.
+    stride : int, optional
+        Distance of the windows in prediction, px; a divisor of ``window_size``.  By default a quarter of it, so that
+        every pixel is seen 16 times.
+    n_samples : int, default=1
+        Posterior samples of every window in prediction.
+    resolution : "auto", float or AbsoluteResolution, default="auto"
+        Of the consensus in `predict`, `transform` and `detect`: gamma as published (relative to the graph of an
+        image), or an absolute one, which carries over between images.
+    min_size : int, optional
+        Objects of fewer px are dropped; by default a quarter of the smallest bounding box.
+    device : str, default="auto"
+        "auto" is CUDA, else MPS, else the CPU.
+    random_state : int, RandomState or None, default=None
+        Of training and sampling.
+    warm_start : bool, default=False
+        Whether another `fit` goes on from the model at hand.
+    checkpoint : str or Path, optional
+        File for the state of the training; a `fit` that finds it goes on from there.
+    n_jobs : int, default=1
+        Processes for the consensus.
+    verbose : bool, default=False
+        Print how the images were understood, progress, and the resolution.
+
+    Attributes
+    ----------
+    model_ : StructuredVAE
+    history_ : dict of str to ndarray
+        Means over every ten steps: the terms of the loss, counts, areas, penalties, and the step itself.
+    n_channels_in_ : int
+    noise_scale_ : float
+    working_diameter_ : float
+        px.
+    penalties_ : dict of str to float
+        The learned strengths of the constraints.
+    card_ : dict
+        What the model was trained on and how, in words and numbers.
+
+    Examples
+    --------
+    >>> from cellsegmenter import CellSegmenter
+    >>> from cellsegmenter.datasets import make_nuclei
+    >>> images = make_nuclei(20, size=96, random_state=0).images
+    >>> segmenter = CellSegmenter(density=(5, 10), n_steps=20, random_state=0).fit(images)
+    >>> segmenter.predict(images[0]).shape
+    (96, 96)
+    """
+
+    def __init__(
+        self,
+        density: tuple[float, float] = (5, 10),
+        area: tuple[float, float] = (0.10, 0.15),
+        object_size: tuple[float, float] = (8, 28),
+        *,
+        window_size: int = 80,
+        max_objects: int | None = None,
+        network: str = "auto",
+        appearance: str = "smooth",
+        latent_dim: int = 20,
+        n_steps: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        noise_scale: float | None = None,
+        overlap_penalty: float = 0.0,
+        sapr: bool = True,
+        presence_update: str = "mean_field",
+        intensity: Literal["log", "linear"] = "log",
+        diameter: float | Literal["auto"] | None = None,
+        channel_axis: int | None = None,
+        augment: bool = False,
+        stride: int | None = None,
+        n_samples: int = 1,
+        resolution: Literal["auto"] | float | AbsoluteResolution = "auto",
+        min_size: int | None = None,
+        device: str = "auto",
+        random_state: Any = None,
+        warm_start: bool = False,
+        checkpoint: str | Path | None = None,
+        n_jobs: int = 1,
+        verbose: bool = False,
+    ) -> None:
+        self.density = density
+        self.area = area
+        self.object_size = object_size
+        self.window_size = window_size
+        self.max_objects = max_objects
+        self.network = network
+        self.appearance = appearance
+        self.latent_dim = latent_dim
+        self.n_steps = n_steps
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.noise_scale = noise_scale
+        self.overlap_penalty = overlap_penalty
+        self.sapr = sapr
+        self.presence_update = presence_update
+        self.intensity = intensity
+        self.diameter = diameter
+        self.channel_axis = channel_axis
+        self.augment = augment
+        self.stride = stride
+        self.n_samples = n_samples
+        self.resolution = resolution
+        self.min_size = min_size
+        self.device = device
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.checkpoint = checkpoint
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    # --- learning -----------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None) -> CellSegmenter:
+        """Learn a model from images without labels.
+
+        Parameters
+        ----------
+        X : array-like or list of array-likes
+            (H, W): one grey image; (N, H, W): a batch; a list: images of any sizes.  With ``channel_axis``
+            one more axis.  Arrays that load lazily are read crop by crop.
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the parameter or the image, its value and the remedy.
+        """
+        bounds = self._bounds()
+        preset = self._check_parameters()
+        device = resolve_device(self.device)
+        views, interpretation = check_images(X, channel_axis=self.channel_axis)
+        self._say(f"fit on {interpretation}")
+        n_channels = views[0].shape[0]
+        check_images(X, channel_axis=self.channel_axis, n_channels=n_channels)
+        images = [self._prepare(view, bounds, self.diameter)[0] for view in views]
+        seed = self._seed()
+        noise_scale = self.noise_scale
+        if noise_scale is None:
+            noise_scale = estimate_noise_scale(_sample_crops(images, bounds.window_size, seed))
+
+        config = model_config(
+            bounds,
+            n_channels=n_channels,
+            preset=preset,
+            appearance=self.appearance,
+            latent_dim=self.latent_dim,
+        )
+        goes_on = self.warm_start and hasattr(self, "model_") and self.model_.config == config
+        model = self.model_ if goes_on else _build(config, seed)
+        objective = self._objective(bounds, config, noise_scale)
+        settings = self._training_settings(bounds, preset, seed)
+        history = train(model, objective, images, settings, device=device)
+
+        self.model_ = model
+        self.n_channels_in_ = n_channels
+        self.noise_scale_ = float(noise_scale)
+        self.working_diameter_ = bounds.diameter
+        self.history_ = {name: np.array([row[name] for row in history]) for name in history[0]} if history else {}
+        names = objective.constraints.names
+        self.penalties_ = {name: float(objective.constraints.penalty(name)) for name in names}
+        self.card_ = self._card(interpretation)
+        return self
+
+    def fit_predict(self, X: Any, y: Any = None) -> Any:
+        """`fit`, then `predict` on the same images."""
+        return self.fit(X).predict(X)
+
+    # --- segmenting ---------------------------------------------------------------------------------------
+
+    def consensus(
+        self,
+        image: Any,
+        *,
+        n_samples: int | None = None,
+        stride: int | None = None,
+        diameter: float | Literal["auto"] | None = None,
+        random_state: Any = None,
+    ) -> ImageConsensus:
+        """Sample the posterior of one image of any size, ready to be cut at any resolution.
+
+        Parameters
+        ----------
+        image : array-like (H, W), or with ``channel_axis`` one axis more
+        n_samples, stride, diameter, random_state : optional
+            Instead of the estimator's own.
+
+        Returns
+        -------
+        ImageConsensus
+            ``.cut(resolution)`` gives labels, confidence and the absolute resolution.
+        """
+        self._check_fitted()
+        if not is_single_image(image, channel_axis=self.channel_axis):
+            raise ValueError(
+                f"consensus takes one image, and the input has shape {np.shape(image)}; call it for each image, "
+                "or set channel_axis"
+            )
+        views, interpretation = check_images(
+            image, channel_axis=self.channel_axis, n_channels=self.n_channels_in_
+        )
+        self._say(interpretation)
+        settings = self._inference_settings(self._seed(random_state), n_samples=n_samples, stride=stride)
+        return self._consensus_of(views[0], settings, self.diameter if diameter is None else diameter)
+
+    def predict(self, X: Any, resolution: Any = None) -> Any:
+        """Label images.
+
+        Parameters
+        ----------
+        X : array-like or list of array-likes
+            As in `fit`.
+        resolution : optional
+            Instead of the estimator's own: "auto", a number (gamma as published, relative to the graph of each
+            image) or an AbsoluteResolution.
+
+        Returns
+        -------
+        ndarray of int32, or list of them
+            (H, W) for one image, (N, H, W) for a batch, a list for a list.  0 is background, 1..n the objects.
+        """
+        return _in_the_form_of(X, [s.labels for s in self._segment(X, resolution)], self.channel_axis)
+
+    def detect(self, X: Any) -> dict[str, np.ndarray]:
+        """The table of all predicted objects: the one behind `transform`.
+
+        Returns
+        -------
+        dict of str to ndarray (n_objects,)
+            image (position in X), label, bbox-0..3, centroid-0..1, area, mean_intensity, confidence, z_0, z_1, ...
+            in px, rows before columns.  ``pandas.DataFrame(segmenter.detect(X))`` makes it a frame.
+        """
+        segmentations = self._segment(X, None)
+        views, _ = check_images(X, channel_axis=self.channel_axis)
+        tables = [self._table(s, view) for s, view in zip(segmentations, views, strict=True)]
+        return stack_tables(tables)
+
+    def table(self, segmentation: Any, image: Any) -> dict[str, np.ndarray]:
+        """The table of one segmentation of one image; see `detect` for its columns."""
+        views, _ = check_images(image, channel_axis=self.channel_axis)
+        return self._table(segmentation, views[0])
+
+    def transform(self, X: Any) -> Any:
+        """Latent codes: one row for every predicted *object*, not for every image.
+
+        Returns
+        -------
+        ndarray (n_objects, latent_dim), float32
+            Images in the order of X, objects in the order of their labels.  With
+            ``set_output(transform="pandas")`` a frame indexed by (image, label).
+        """
+        return latent_output(self, self.detect(X), self.latent_dim)
+
+    def fit_transform(self, X: Any, y: Any = None) -> Any:
+        """`fit`, then `transform` of the same images."""
+        return self.fit(X).transform(X)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns of `transform`: z_0, z_1, ..."""
+        return feature_names(self.latent_dim)
+
+    def score(self, X: Any, y: Any) -> float:
+        """Average precision TP / (TP + FP + FN) at IoU 0.5, mean over images.
+
+        Parameters
+        ----------
+        X : as in `predict`
+        y : label image, or sequence of them
+            The annotation.
+        """
+        predicted = [s.labels for s in self._segment(X, None)]
+        truth = [y] if is_single_image(X, channel_axis=self.channel_axis) else list(y)
+        if len(truth) != len(predicted):
+            raise ValueError(f"y has {len(truth)} label images for the {len(predicted)} images of X")
+        return float(np.mean([average_precision(t, p) for t, p in zip(truth, predicted, strict=True)]))
+
+    # --- the generative model -----------------------------------------------------------------------------
+
+    def sample_posterior(self, X: Any, n_samples: int | None = 16) -> PosteriorSamples:
+        """Posterior samples of images that fit into one window.
+
+        Parameters
+        ----------
+        X : as in `predict`
+            Images of at most ``window_size``; smaller ones are padded by reflection.  Use `consensus` for larger ones.
+        n_samples : int or None
+            None gives the most probable values instead: posterior means, and objects with p > 1/2.
+
+        Returns
+        -------
+        PosteriorSamples
+            Arrays (n_images, n_samples, ...).
+        """
+        self._check_fitted()
+        views, _ = check_images(X, channel_axis=self.channel_axis, n_channels=self.n_channels_in_)
+        size = self.window_size
+        for view in views:
+            if max(view.shape[1:]) > size:
+                raise ValueError(
+                    f"{view.name} has {view.shape[1]} × {view.shape[2]} px, more than a window of {size} px; crop it, "
+                    "or use consensus(image) for images of any size"
+                )
+        bounds = self._bounds()
+        settings = replace(self._inference_settings(self._seed(), stride=size), n_samples=n_samples)
+        device = self._ready_model()
+        random = np.random.default_rng(0)  # an image no larger than a window has a single crop up to its padding
+        parts = []
+        for start in range(0, len(views), settings.batch_size):
+            batch = views[start : start + settings.batch_size]
+            windows = np.stack([random_crop(self._prepare(v, bounds, None)[0], size, random) for v in batch])
+            corners = np.array([(start + i, 0) for i in range(len(batch))])
+            samples = sample_windows(self.model_, windows, corners, settings, device)
+            parts.append([posterior for _, posterior in samples])
+        return posterior_arrays(parts)
+
+    def inverse_transform(self, Z: Any) -> DecodedCodes:
+        """Decode latent codes.
+
+        Parameters
+        ----------
+        Z : array-like (n, latent_dim)
+        """
+        self._check_fitted()
+        codes = np.asarray(Z, dtype=np.float32)
+        if codes.ndim != 2 or codes.shape[1] != self.latent_dim:
+            raise ValueError(f"Z has shape {codes.shape}; give codes of shape (n, {self.latent_dim})")
+        device = self._ready_model()
+        weight, appearance = self.model_.decode_rasters(torch.from_numpy(codes).to(device))
+        return DecodedCodes(appearance.cpu().numpy(), weight.cpu().numpy())
+
+    def sample(self, n_samples: int = 1) -> GeneratedImages:
+        """Draw new images from the model, with exact samples of the DPP."""
+        self._check_fitted()
+        check_number("n_samples", n_samples, low=1, integer=True)
+        self._ready_model()
+        drawn = self.model_.generate(n_samples, np.random.default_rng(self._seed()))
+        prob = drawn.mixing_prob
+        foreground = prob.sum(1) > 0.5
+        labels = torch.where(foreground, prob.argmax(1) + 1, 0)
+        return GeneratedImages(drawn.reconstruction.cpu().numpy(), labels.cpu().numpy().astype(np.int32))
+
+    # --- files --------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, *, half: bool = False) -> None:
+        """Write the model: weights as safetensors, parameters and card as JSON in the same file.
+
+        Parameters
+        ----------
+        path : str or Path
+        half : bool
+            Store weights as float16.
+        """
+        self._check_fitted()
+        description = {
+            "parameters": {name: _plain(value) for name, value in self.get_params().items()},
+            "config": self.model_.config.to_dict(),
+            "n_channels_in_": self.n_channels_in_,
+            "noise_scale_": self.noise_scale_,
+            "working_diameter_": self.working_diameter_,
+            "penalties_": self.penalties_,
+            "history_": {name: [float(f"{v:.5g}") for v in values] for name, values in self.history_.items()},
+            "card_": self.card_,
+        }
+        tensors = self.model_.state_dict()
+        write_model_file(Path(path), half_precision(tensors) if half else tensors, description)
+
+    @classmethod
+    def load(cls, path: str | Path) -> CellSegmenter:
+        """Read a model that `save` wrote.  Executes no code of the file's.
+
+        Raises
+        ------
+        FileNotFoundError, ModelFileError
+        """
+        tensors, description = read_model_file(Path(path))
+        parameters = description["parameters"]
+        segmenter = cls(**{name: _from_plain(name, value) for name, value in parameters.items()})
+        segmenter.model_ = StructuredVAE(ModelConfig.from_dict(description["config"]))
+        segmenter.model_.load_state_dict(tensors)
+        segmenter.model_.eval()
+        for name in ("n_channels_in_", "noise_scale_", "working_diameter_", "penalties_", "card_"):
+            setattr(segmenter, name, description[name])
+        segmenter.history_ = {name: np.array(values) for name, values in description["history_"].items()}
+        return segmenter
+
+    @classmethod
+    def pretrained(cls) -> CellSegmenter:
+        """The nuclei model that ships with the package; ``.card_`` says how it was made and how good it is."""
+        with resources.as_file(resources.files("cellsegmenter") / "data" / "nuclei.safetensors") as path:
+            return cls.load(path)
+
+    # --- what connects them -------------------------------------------------------------------------------
+
+    def _bounds(self) -> Bounds:
+        return check_bounds_together(
+            density=self.density,
+            area=self.area,
+            object_size=self.object_size,
+            window_size=self.window_size,
+            max_objects=self.max_objects,
+        )
+
+    def _check_parameters(self) -> str:
+        """Check what is not a bound; the preset that "auto" stands for."""
+        _check_choice("network", self.network, ("auto", *PRESETS))
+        _check_choice("appearance", self.appearance, ("smooth", "free"))
+        _check_choice("presence_update", self.presence_update, ("mean_field", "straight_through"))
+        _check_choice("intensity", self.intensity, ("log", "linear"))
+        check_number("latent_dim", self.latent_dim, low=1, integer=True)
+        check_number("overlap_penalty", self.overlap_penalty, low=0)
+        for name, low, integer in (
+            ("n_steps", 1, True),
+            ("batch_size", 2, True),
+            ("learning_rate", 0, False),
+            ("noise_scale", 1e-6, False),
+        ):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), low=low, integer=integer)
+        if self.network != "auto":
+            return self.network
+        return "reference" if resolve_device(self.device).type == "cuda" else "small"
+
+    def _prepare(self, view: ImageView, bounds: Bounds, diameter: Any) -> tuple[PreparedImage, float]:
+        """The image at working scale, and that scale over its own."""
+        if diameter is None:
+            scale = 1.0
+        else:
+            if isinstance(diameter, str):
+                _check_choice("diameter", diameter, ("auto",))
+                own = estimate_diameter(view)
+            else:
+                own = check_number("diameter", diameter, low=1)
+            # No object to estimate from: the image is taken as it is.
+            scale = bounds.diameter / own if np.isfinite(own) else 1.0
+        return prepare_image(view, scale=scale, intensity=self.intensity), scale
+
+    def _objective(self, bounds: Bounds, config: ModelConfig, noise_scale: float) -> Objective:
+        points = config.grid_shape[0] * config.grid_shape[1]
+        constraints = PosteriorConstraints(
+            {
+                "reconstruction": (0.0, 1.0),
+                "density": (bounds.density[0] / points, bounds.density[1] / points),
+                "area": bounds.area,
+            },
+            enabled=self.sapr,
+        )
+        settings = ObjectiveSettings(
+            noise_scale=float(noise_scale),
+            object_area=bounds.object_area,
+            overlap_weight=float(self.overlap_penalty),
+            presence_update=self.presence_update,
+        )
+        return Objective(constraints, settings)
+
+    def _training_settings(self, bounds: Bounds, preset: str, seed: int) -> TrainingSettings:
+        n_steps, batch_size, learning_rate = _TRAINING[preset]
+        return TrainingSettings(
+            n_steps=self.n_steps or n_steps,
+            batch_size=self.batch_size or batch_size,
+            learning_rate=self.learning_rate or learning_rate,
+            max_objects=bounds.max_objects,
+            density=bounds.density,
+            seed=seed,
+            augment=self.augment,
+            progress=self.verbose,
+            checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
+        )
+
+    def _inference_settings(
+        self, seed: int, *, n_samples: int | None = None, stride: int | None = None
+    ) -> InferenceSettings:
+        bounds = self._bounds()
+        samples = self.n_samples if n_samples is None else n_samples
+        step = stride or self.stride or bounds.window_size // 4
+        check_number("n_samples", samples, low=1, integer=True)
+        check_number("stride", step, low=1, high=bounds.window_size, integer=True)
+        return InferenceSettings(
+            stride=int(step),
+            n_samples=int(samples),
+            max_objects=min(_PREDICTION_SLOTS * bounds.max_objects, int(np.prod(self.model_.config.grid_shape))),
+            seed=seed,
+            progress=self.verbose,
+        )
+
+    def _segment(self, X: Any, resolution: Any) -> list[Any]:
+        """A segmentation for each image."""
+        self._check_fitted()
+        views, interpretation = check_images(X, channel_axis=self.channel_axis, n_channels=self.n_channels_in_)
+        self._say(interpretation)
+        settings = self._inference_settings(self._seed())
+        found = []
+        for view in views:
+            consensus = self._consensus_of(view, settings, self.diameter)
+            found.append(consensus.cut(self.resolution if resolution is None else resolution))
+            self._say(f"{len(found[-1])} objects at {found[-1].resolution}")
+        return found
+
+    def _consensus_of(self, view: ImageView, settings: InferenceSettings, diameter: Any) -> ImageConsensus:
+        bounds = self._bounds()
+        prepared, scale = self._prepare(view, bounds, diameter)
+        if scale != 1.0:
+            self._say(f"rescaled by {scale:.3g} to the model's working diameter of {bounds.diameter:.1f} px")
+        instances = infer_instances(self.model_, prepared, settings, self._ready_model())
+        low, high = bounds.object_size
+        graph = build_consensus(instances, cutoff_distance=_CUTOFF_FRACTION * high, n_jobs=self.n_jobs)
+        smallest = self.min_size
+        if smallest is None:
+            smallest = max(1, round(_SMALLEST_FRACTION * low**2 / scale**2))
+        return ImageConsensus(graph, prepared.original_shape, scale, smallest, settings.seed)
+
+    def _table(self, segmentation: Any, view: ImageView) -> dict[str, np.ndarray]:
+        return object_columns(segmentation, view[...])
+
+    def _ready_model(self) -> torch.device:
+        device = resolve_device(self.device)
+        self.model_.to(device).eval()
+        return device
+
+    def _seed(self, random_state: Any = None) -> int:
+        """A seed from the estimator's or this call's random state; global generators are left alone."""
+        state = self.random_state if random_state is None else random_state
+        if isinstance(state, int | np.integer):
+            return int(state)
+        if state is None:
+            return int(np.random.default_rng().integers(2**31))
+        return int(check_random_state(state).randint(2**31 - 1))
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "model_"):
+            raise NotFittedError(
+                "this CellSegmenter is not fitted yet; call fit(images), CellSegmenter.load(path) or "
+                "CellSegmenter.pretrained()"
+            )
+
+    def _card(self, interpretation: str) -> dict[str, Any]:
+        rows = self.history_
+        return {
+            "name": "CellSegmenter",
+            "trained_on": interpretation,
+            "labels_used": "none",
+            "steps": int(rows["step"][-1]) if rows else 0,
+            "seconds": round(float(rows["seconds"][-1]), 1) if rows else 0.0,
+            "parameters": {
+                name: _plain(getattr(self, name)) for name in ("density", "area", "object_size", "window_size", "diameter")
+            },
+            "objects_per_window": round(float(rows["objects"][-1]), 2) if rows else None,
+            "working_diameter_px": round(self.working_diameter_, 1),
+            "weights": sum(p.numel() for p in self.model_.parameters()),
+        }
+
+    def _say(self, message: str) -> None:
+        if self.verbose:
+            print(message)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickles hold the model on the CPU, so that they open where there is no GPU."""
+        state = super().__getstate__()
+        if "model_" in state:
+            state = {**state, "model_": copy.deepcopy(state["model_"]).cpu()}
+        return state
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(map(repr, choices))}")
+
+
+def _build(config: ModelConfig, seed: int) -> StructuredVAE:
+    """A new model whose initial weights depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return StructuredVAE(config)
+
+
+def _sample_crops(images: list[PreparedImage], size: int, seed: int, n_crops: int = 200) -> np.ndarray:
+    """Normalised pixels of random crops, for statistics of the whole."""
+    random = np.random.default_rng(seed)
+    chosen = random.integers(len(images), size=n_crops)
+    return np.stack([random_crop(images[i], size, random) for i in chosen])
+
+
+def _in_the_form_of(X: Any, labels: list[np.ndarray], channel_axis: int | None) -> Any:
+    """One array for one image, a stack for a batch, a list for a list."""
+    if isinstance(X, list | tuple):
+        return labels
+    return labels[0] if is_single_image(X, channel_axis=channel_axis) else np.stack(labels)
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as JSON holds it."""
+    if isinstance(value, AbsoluteResolution):
+        return {"absolute": value.value}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _from_plain(name: str, value: Any) -> Any:
+    """The inverse of `_plain` for a constructor parameter."""
+    if name == "resolution" and isinstance(value, dict):
+        return AbsoluteResolution(value["absolute"])
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,110 @@
+"""The consensus of one image in the user's own pixels, whatever scale the model worked at."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from skimage.measure import regionprops_table
+
+from cellsegmenter.consensus import AbsoluteResolution, Consensus, Method, Segmentation
+
+__all__ = ["ImageConsensus", "object_columns"]
+
+
+class ImageConsensus:
+    """Cuts the co-membership graph of an image at any resolution; made by `CellSegmenter.consensus`.
+
+    Attributes
+    ----------
+    graph : Consensus
+        At working scale.
+    image_shape : (height, width) in px of the user's image
+    scale : float
+        Working size over the image's own.
+    min_size : int
+        The default of `cut`, in px of the user's image.
+    """
+
+    def __init__(
+        self, graph: Consensus, image_shape: tuple[int, int], scale: float, min_size: int, random_state: int
+    ) -> None:
+        self.graph = graph
+        self.image_shape = image_shape
+        self.scale = scale
+        self.min_size = min_size
+        self.random_state = random_state
+
+    def cut(
+        self,
+        resolution: Literal["auto"] | float | AbsoluteResolution = "auto",
+        *,
+        method: Method = "cpm",
+        min_size: int | None = None,
+        min_foreground: float = 0.5,
+    ) -> Segmentation:
+        """Segment the image at a resolution; a second cut reuses the graph's edges.
+
+        Parameters are those of `cellsegmenter.consensus.Consensus.cut`, with `min_size` in px of the user's
+        image and the labels in its shape.
+        """
+        wanted = self.min_size if min_size is None else min_size
+        segmentation = self.graph.cut(
+            resolution,
+            method=method,
+            min_size=max(1, math.floor(wanted * self.scale**2)),
+            min_foreground=min_foreground,
+            random_state=self.random_state,
+        )
+        if segmentation.labels.shape == self.image_shape:
+            return segmentation
+        return _at_shape(segmentation, self.image_shape)
+
+
+def _at_shape(segmentation: Segmentation, shape: tuple[int, int]) -> Segmentation:
+    """The nearest label of each pixel of a larger or smaller image; objects that vanish are dropped."""
+    rows, columns = (
+        np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(np.int64)
+        for old, new in zip(segmentation.labels.shape, shape, strict=True)
+    )
+    labels = segmentation.labels[rows[:, None], columns[None, :]]
+    kept = np.unique(labels)
+    kept = kept[kept > 0]
+    number = np.zeros(len(segmentation) + 1, dtype=np.int32)
+    number[kept] = np.arange(1, len(kept) + 1)
+    return replace(
+        segmentation,
+        labels=number[labels],
+        confidence=segmentation.confidence[kept - 1],
+        z_what=segmentation.z_what[kept - 1],
+    )
+
+
+def object_columns(segmentation: Segmentation, image: np.ndarray) -> dict[str, np.ndarray]:
+    """The table of a segmentation, one row per object in label order.
+
+    Parameters
+    ----------
+    segmentation : Segmentation
+    image : ndarray (C, H, W)
+        The user's intensities.
+
+    Returns
+    -------
+    dict of str to ndarray (n,)
+        label; bbox-0..3 (first row, first column, and one past the last ones, px); centroid-0 and -1 (row and
+        column, px); area (px); mean_intensity (of the first channel; with more, one column each);
+        confidence; z_0, z_1, ... (latent code).
+    """
+    shape = regionprops_table(
+        segmentation.labels,
+        intensity_image=np.moveaxis(image, 0, -1),
+        properties=("label", "bbox", "centroid", "area", "intensity_mean"),
+    )
+    intensity = {name: shape.pop(name) for name in list(shape) if name.startswith("intensity_mean")}
+    names = ["mean_intensity"] if len(intensity) == 1 else [f"mean_intensity-{c}" for c in range(len(intensity))]
+    columns = shape | dict(zip(names, intensity.values(), strict=True))
+    columns["confidence"] = segmentation.confidence
+    return columns | {f"z_{d}": segmentation.z_what[:, d] for d in range(segmentation.z_what.shape[1])}

@@ -1,0 +1,92 @@
+"""Paths: which files an argument means, whether a result can be written, and writing it in one go."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["SUFFIXES", "ImageFileError", "check_writable", "expand_inputs", "replacing"]
+
+SUFFIXES = (".tif", ".tiff", ".png", ".npy", ".zarr")
+LABELS_ENDING = "_labels.tif"  # results, which are no input when a folder is expanded
+
+
+class ImageFileError(ValueError):
+    """A file cannot be used as asked; the message names it, what is wrong and what to do."""
+
+
+def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:
+    """The image files that files, folders and patterns such as ``plate/*.tif`` stand for.
+
+    A folder stands for its image files by name, without those that end in ``_labels.tif`` and without its
+    subfolders; a ``.zarr`` folder is an image itself.
+
+    Returns
+    -------
+    list of Path
+        In the order given, each file once.
+
+    Raises
+    ------
+    ImageFileError
+        If a path does not exist, or a folder or pattern yields no image.
+    """
+    files: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if path.is_dir() and path.suffix != ".zarr":
+            found = [file for file in sorted(path.iterdir()) if _is_input(file)]
+            missing = f"{path} is a folder without images; looked for {', '.join(SUFFIXES)}"
+        elif glob.has_magic(str(path)) and not path.exists():
+            found = [Path(name) for name in sorted(glob.glob(str(path)))]
+            missing = f"{path} matches no file"
+        else:
+            found = [path] if path.exists() else []
+            missing = f"{path} does not exist"
+        if not found:
+            raise ImageFileError(f"{missing}; check the path")
+        files.update(dict.fromkeys(found))
+    return list(files)
+
+
+def _is_input(path: Path) -> bool:
+    hidden_or_result = path.name.startswith(".") or path.name.endswith(LABELS_ENDING)
+    return path.suffix.lower() in SUFFIXES and not hidden_or_result
+
+
+def check_writable(path: str | Path) -> None:
+    """Refuse a path that nothing can be written to, before the work is done.
+
+    Missing folders are fine: the writers make them.
+
+    Raises
+    ------
+    ImageFileError
+        If the path is a folder, lies under a file, or permissions forbid it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ImageFileError(f"{path} is a folder; name a file in it")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise ImageFileError(f"{path} is write-protected; choose another file")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise ImageFileError(f"{path} cannot be written: {folder} is a file, not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ImageFileError(f"{path} cannot be written: no permission to write in {folder}")
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place once it is complete, or vanishes."""
+    check_writable(path)
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

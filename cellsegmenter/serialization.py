@@ -1,0 +1,80 @@
+"""Model files: weights as safetensors, everything else as JSON in the same file's header.
+
+Reading one never executes code: safetensors holds tensors and strings, and the strings are parsed as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+__all__ = ["ModelFileError", "read_model_file", "write_model_file"]
+
+_FORMAT = "cellsegmenter-model-1"
+
+
+class ModelFileError(ValueError):
+    """A file is no usable model."""
+
+
+def write_model_file(path: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
+    """Write beside, then rename, so that a file under this name is always whole.
+
+    Parameters
+    ----------
+    path : Path
+    tensors : dict of str to Tensor
+    description : dict
+        JSON-serialisable.
+    """
+    beside = path.with_name(path.name + ".part")
+    try:
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            beside,
+            metadata={"format": _FORMAT, "description": json.dumps(description)},
+        )
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_model_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors (floating point ones as float32) and description of a model file.
+
+    Raises
+    ------
+    FileNotFoundError
+    ModelFileError
+        If it is truncated, no safetensors file, or one of another program.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"model file {str(path)!r} does not exist; make one with fit(...).save(...)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path} is no readable model file ({error}); save the model again") from error
+    if metadata.get("format") != _FORMAT:
+        raise ModelFileError(
+            f"{path} is a safetensors file of another program (format {metadata.get('format')!r}, "
+            f"expected {_FORMAT!r}); use a file written by CellSegmenter.save"
+        )
+    full = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+    return full, json.loads(metadata["description"])
+
+
+def half_precision(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Floating-point tensors as float16: half the file, for a model that is shipped."""
+    return {
+        name: value.to(torch.float16) if value.is_floating_point() else value
+        for name, value in tensors.items()
+    }

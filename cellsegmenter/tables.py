@@ -1,0 +1,62 @@
+"""Shapes in which results leave the estimator: tables, frames, stacked samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils._set_output import _get_output_config
+
+from cellsegmenter.types import PosteriorSamples, WindowPosterior
+
+__all__ = ["feature_names", "latent_output", "posterior_arrays", "stack_tables"]
+
+
+def feature_names(latent_dim: int) -> np.ndarray:
+    """z_0, z_1, ... as scikit-learn wants them."""
+    return np.array([f"z_{d}" for d in range(latent_dim)], dtype=object)
+
+
+def stack_tables(tables: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The tables of several images below each other, with the image's position in front."""
+    image = np.repeat(np.arange(len(tables)), [len(table["label"]) for table in tables])
+    return {"image": image} | {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+
+
+def latent_output(estimator: Any, table: dict[str, np.ndarray], latent_dim: int) -> Any:
+    """Latent codes (n, D) of a table; as a frame indexed by (image, label) where set_output asks for pandas."""
+    codes = np.stack([table[name] for name in feature_names(latent_dim)], axis=1).astype(np.float32)
+    # scikit-learn would wrap the array itself, but without the index, as rows are objects and not images.
+    if _get_output_config("transform", estimator)["dense"] != "pandas":
+        return codes
+    import pandas as pd
+
+    index = pd.MultiIndex.from_arrays([table["image"], table["label"]], names=["image", "label"])
+    return pd.DataFrame(codes, index=index, columns=feature_names(latent_dim))
+
+
+def posterior_arrays(batches: list[list[WindowPosterior]]) -> PosteriorSamples:
+    """Join posteriors, a list of samples for each batch of windows, to arrays (n_images, n_samples, ...)."""
+    slots = max(posterior.presence.shape[1] for samples in batches for posterior in samples)
+
+    def joined(field: Any, has_slots: bool) -> np.ndarray:
+        def padded(values: torch.Tensor) -> np.ndarray:
+            array = values.float().cpu().numpy()
+            missing = slots - array.shape[1] if has_slots else 0
+            return np.pad(array, [(0, 0), (0, missing)] + [(0, 0)] * (array.ndim - 2)) if missing else array
+
+        return np.concatenate(
+            [np.stack([padded(field(posterior)) for posterior in samples], axis=1) for samples in batches]
+        )
+
+    return PosteriorSamples(
+        presence=joined(lambda p: p.presence, True) > 0.5,
+        presence_prob=joined(lambda p: p.presence_prob, True),
+        boxes=joined(lambda p: torch.stack(list(p.boxes), -1), True),
+        z_what=joined(lambda p: p.z_what.mean, True),
+        z_background=joined(lambda p: p.z_background.mean, False),
+        mixing_prob=joined(lambda p: p.mixing_prob, True),
+        background=joined(lambda p: p.background, False),
+        reconstruction=joined(lambda p: p.reconstruction, False),
+    )
