@@ -15,6 +15,8 @@ from ._tiff import read_tiff
 
 __all__ = ["ImageFile", "read_image"]
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
 
 def read_image(
     path: str | Path, *, axes: str | None = None, channel: int | None = None, page: int | None = None
@@ -62,10 +64,15 @@ def read_image(
 
 
 def _read_png(path: Path) -> Source:
+    with open(path, "rb") as file:
+        if file.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE:
+            raise ImageFileError(f"{path} is not a PNG file in spite of its name; export it again")
     try:
         pixels = imread(path)
     except Exception as error:  # the decoder's own errors differ by version
-        raise ImageFileError(f"{path} cannot be read as PNG ({error}); export it again") from error
+        raise ImageFileError(
+            f"{path} cannot be read, it may be truncated ({error}); copy or export it again"
+        ) from error
     if pixels.ndim == 3 and pixels.shape[-1] == 2:  # grey and alpha
         pixels = pixels[..., 0]
     return Source(str(path), pixels, "YX" if pixels.ndim == 2 else "YXS")
