@@ -36,7 +36,7 @@ class InferenceSettings:
     stride: int  # px between windows; divides the window size
     n_samples: int | None  # posterior samples of each window; None: the most probable one
     max_objects: int  # K_max of a window
-    overlap_threshold: float = 0.3  # alpha
+    overlap_threshold: float  # alpha
     seed: int = 0
     batch_size: int = 32
     progress: bool = False

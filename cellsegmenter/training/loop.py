@@ -46,7 +46,6 @@ class TrainingSettings:
     learning_rate: float
     max_objects: int
     density: tuple[float, float]  # the user's, objects per window: what the watch calls empty and full
-    overlap_threshold: float = 0.3  # alpha in training (Suppl. S5)
     rank_score: float = 1 / 3  # weight of the residual's rank in the suppression score
     seed: int = 0
     augment: bool = False  # random flips and quarter turns
@@ -215,7 +214,7 @@ def _training_step(run: _Run, image: Tensor) -> Terms:
         image,
         noise,
         max_objects=settings.max_objects,
-        overlap_threshold=settings.overlap_threshold,
+        overlap_threshold=objective.settings.overlap_threshold,
         exploration=exploration,
     )
     terms = objective(model, image, inference)

@@ -24,7 +24,7 @@ from cellsegmenter.model.boxes import intersection_over_minimum
 from cellsegmenter.model.structured_vae import Inference, StructuredVAE
 from cellsegmenter.training.constraints import PosteriorConstraints
 from cellsegmenter.training.kl import grid_divergence, latent_divergence
-from cellsegmenter.training.presence import box_loss, presence_loss, presence_target, relative_quality
+from cellsegmenter.training.presence import box_loss, presence_loss, presence_target
 from cellsegmenter.training.reconstruction import (
     PixelErrors,
     leave_one_out_gains,
@@ -42,6 +42,7 @@ class ObjectiveSettings:
 
     noise_scale: float  # sigma, normalised intensity
     object_area: float  # px²: the user's area per object
+    overlap_threshold: float  # alpha in training
     overlap_weight: float = 0.0
     presence_update: str = "mean_field"  # or "straight_through", the paper's
 
@@ -92,15 +93,15 @@ class Objective(nn.Module):
         errors = pixel_errors(image, posterior)
         reconstruction = reconstruction_error(posterior, errors, self.settings.noise_scale).mean()
         values = self._constraint_values(model, posterior, reconstruction)
+        overlap = intersection_over_minimum(inference.grid_boxes.detach(), posterior.boxes.detach())
 
         if self.settings.presence_update == "mean_field":
-            presence = self._mean_field_presence(model, inference, errors, values)
+            presence = self._mean_field_presence(model, inference, errors, values, overlap)
             box_area = values["area"].new_zeros(())  # boxes follow masks instead, see box_loss
         else:
             presence = self._straight_through_presence(model, inference)
             presence = presence + self.constraints.weight("density", values["density"]) * values["density"]
             box_area = _box_fractions(posterior, model.config.window_size).sum(1).mean()
-        overlap = intersection_over_minimum(inference.grid_boxes.detach(), posterior.boxes.detach())
         boxes = box_loss(inference.grid_boxes, posterior, overlap, model.config.object_size)
         latent = latent_divergence(posterior)
         prior = -model.presence_prior.log_prob(
@@ -140,7 +141,12 @@ class Objective(nn.Module):
         }
 
     def _mean_field_presence(
-        self, model: StructuredVAE, inference: Inference, errors: PixelErrors, values: dict[str, Tensor]
+        self,
+        model: StructuredVAE,
+        inference: Inference,
+        errors: PixelErrors,
+        values: dict[str, Tensor],
+        overlap: Tensor,
     ) -> Tensor:
         """Cross-entropy to the coordinate-wise optimum of the objective."""
         posterior, selection, settings = inference.posterior, inference.selection, self.settings
@@ -161,12 +167,10 @@ class Objective(nn.Module):
             prior_logit = model.presence_prior.conditional_log_odds(
                 posterior.grid_index, posterior.presence, model.config.grid_shape
             )
-            unexplained = (posterior.mixing_weight * errors.background.unsqueeze(1)).mean((-1, -2))
-            quality = relative_quality(gain, unexplained / (2 * settings.noise_scale**2), posterior.presence)
-            target = presence_target(observations * (gain - cost), prior_logit, quality)
-        return presence_loss(
-            inference.proposals.presence_logit, selection.index, selection.valid, selection.suppressed, target
-        )
+            target = presence_target(observations * (gain - cost), prior_logit)
+            on = (posterior.presence > 0.5).unsqueeze(1)
+            covered = ((overlap > settings.overlap_threshold) & on).any(-1) & selection.suppressed
+        return presence_loss(inference.proposals.presence_logit, selection, covered, target)
 
     def _straight_through_presence(self, model: StructuredVAE, inference: Inference) -> Tensor:
         """f_grid / N_grid with the moving average of its magnitude (Eq. 12); never below 1, where it would explode."""

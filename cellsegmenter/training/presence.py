@@ -18,48 +18,43 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cellsegmenter.types import Boxes, WindowPosterior
+from cellsegmenter.types import Boxes, Selection, WindowPosterior
 
-__all__ = ["mask_boxes", "presence_loss", "presence_target", "box_loss"]
+__all__ = ["box_loss", "mask_boxes", "presence_loss", "presence_target"]
 
-# A candidate explains this fraction of what the background leaves under its mask less well than the median
-# candidate does, at most: keeps a poor first fit from being rejected before its decoder has learnt.
-_QUALITY_FLOOR = 0.6
-# Weight of the pull towards "off" on cells that were neither picked nor suppressed.
-_IDLE_WEIGHT = 0.05
+# Weights of the pull towards "off", against 1 for a pick's own target.
+_IDLE_WEIGHT = 0.2  # cells neither picked nor suppressed
+_COVERED_WEIGHT = 0.1  # cells suppressed by an object
 
 
 @torch.no_grad()
-def presence_target(gain_logit: Tensor, prior_logit: Tensor, quality: Tensor) -> Tensor:
-    """q_k = sigmoid(gain + prior) · quality, (B, K)."""
-    return torch.sigmoid(gain_logit + prior_logit) * quality
+def presence_target(gain_logit: Tensor, prior_logit: Tensor) -> Tensor:
+    """q_k = sigmoid(gain + prior), (B, K)."""
+    return torch.sigmoid(gain_logit + prior_logit)
 
 
-@torch.no_grad()
-def relative_quality(gain: Tensor, background_error: Tensor, presence: Tensor) -> Tensor:
-    """clamp(r_k / median r, 0.6, 1) with r_k = g_k / (background error under the mask of k), (B, K)."""
-    ratio = gain / background_error.clamp_min(1e-6)
-    on = ratio[presence > 0.5]
-    typical = on.median().clamp_min(1e-3) if on.numel() else ratio.new_tensor(1.0)
-    return (ratio / typical).clamp(_QUALITY_FLOOR, 1)
+def presence_loss(logit: Tensor, selection: Selection, covered: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of the picks to their targets, a sum over the window and a mean over the batch.
 
-
-def presence_loss(logit: Tensor, index: Tensor, valid: Tensor, suppressed: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of the picks to their targets, a scalar per window on average.
-
-    Picks get their target; cells neither picked nor suppressed a small pull to off; suppressed cells nothing,
-    because whether they would be needed without their better neighbour was not tested.
+    Picks get their target.  Cells neither picked nor suppressed are pulled to off.  So are, more gently, the
+    cells that an object covers: given that object, what they would add is nothing, which is their optimum.
+    Left alone they stay on, and the field before suppression is dense: each posterior sample then draws
+    another winner, and one sample's count is right in 39 % of the images where with the pull it is in 66 %
+    (300 steps on multi-MNIST).  The pull is gentle because the winner changes between samples.
 
     Parameters
     ----------
-    logit, suppressed : Tensor (B, G)
-    index, valid, target : Tensor (B, K)
+    logit : Tensor (B, G)
+    selection : Selection
+    covered : Tensor (B, G) bool
+        Suppressed by a pick that is on.
+    target : Tensor (B, K)
     """
     entropy = torch.nn.functional.binary_cross_entropy_with_logits
-    picked = (entropy(logit.gather(1, index), target, reduction="none") * valid).sum(1)
-    idle = (~suppressed).float().scatter(1, index, 0.0)
-    pull = (torch.nn.functional.softplus(logit) * idle).sum(1)
-    return (picked + _IDLE_WEIGHT * pull).mean()
+    picked = (entropy(logit.gather(1, selection.index), target, reduction="none") * selection.valid).sum(1)
+    idle = (~selection.suppressed).float().scatter(1, selection.index, 0.0)
+    weight = _IDLE_WEIGHT * idle + _COVERED_WEIGHT * covered
+    return (picked + (torch.nn.functional.softplus(logit) * weight).sum(1)).mean()
 
 
 @torch.no_grad()
