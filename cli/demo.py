@@ -9,7 +9,7 @@ import click
 
 from . import options
 from .models import load_model
-from .outputs import Job, describe, write_results
+from .outputs import Job, check_outputs, describe, write_results
 
 
 @click.command()
@@ -36,10 +36,9 @@ def demo(output: Path, device: str, seed: int, quiet: bool) -> None:
         output / "nuclei.tif", labels=output / "nuclei_labels.tif", overlay=output / "nuclei_overlay.png"
     )
     table = output / "nuclei.csv"
-    for path in [*job.outputs, table]:
-        io.check_writable(path)
+    check_outputs([*job.outputs, table], [])
     image, annotation = load_nuclei()
-    segmenter = load_model(None, device)
+    segmenter = load_model(None).set_params(device=device)
     started = time.perf_counter()
     segmentation = segmenter.consensus(image, random_state=seed).cut()
     io.write_table(table, write_results(job, image, segmentation, segmenter))

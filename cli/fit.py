@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from . import options
+from .models import channel_axis
+from .outputs import check_outputs
 
 
 def bounds(name: str, kind: type, text: str) -> options.Option:
@@ -30,7 +32,7 @@ def bounds(name: str, kind: type, text: str) -> options.Option:
     "--max-objects", type=click.IntRange(min=1), metavar="N", help="The most objects a window can hold."
 )
 @click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Training steps at most.")
-@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Windows in a training step.")
+@click.option("--batch-size", type=click.IntRange(min=2), metavar="N", help="Windows in a training step.")
 @click.option(
     "--checkpoint", type=options.FILE, metavar="FILE", help="Save the state of the training here as it goes."
 )
@@ -63,8 +65,11 @@ def fit(
     from cellsegmenter import CellSegmenter, io
 
     paths = io.expand_inputs(images)
-    for path in [output] if checkpoint is None else [output, checkpoint]:
-        io.check_writable(path)
+    check_outputs([output] if checkpoint is None else [output, checkpoint], paths)
+    started = time.perf_counter()
+    files = [io.read_image(path, axes=axes, channel=channel, page=page) for path in paths]
+    for path, file in zip(paths, files, strict=True):
+        options.say(f"{path}: {file.interpretation}", quiet)
     segmenter = CellSegmenter(
         **options.given(
             density=density,
@@ -77,16 +82,10 @@ def fit(
             checkpoint=checkpoint,
             diameter=diameter,
         ),
+        channel_axis=channel_axis(files[0]),
         device=device,
         random_state=seed,
         verbose=not quiet,
     )
-    started = time.perf_counter()
-    arrays = []
-    for path in paths:
-        image = io.read_image(path, axes=axes, channel=channel, page=page)
-        options.say(f"{path}: {image.interpretation}", quiet)
-        arrays.append(image.array)
-    segmenter.fit(arrays)
-    segmenter.save(output)
-    options.say(f"Trained in {time.perf_counter() - started:.0f} s; wrote {output}", quiet)
+    segmenter.fit([file.array for file in files]).save(output)
+    options.say(f"trained in {time.perf_counter() - started:.0f} s; wrote {output}", quiet)

@@ -30,34 +30,42 @@ class Job(NamedTuple):
 
 
 def plan(images: Sequence[Path], output: Path | None, overlay: Path | None) -> list[Job]:
-    """Give each image its output files, refusing what would overwrite an input or another output."""
+    """Give each image its output files; without `output` the labels go beside the image."""
     several = len(images) > 1
-    jobs = [
+    return [
         Job(
             image=image,
-            labels=place(image, output, "_labels.tif", several)
-            or image.with_name(f"{stem(image)}_labels.tif"),
-            overlay=place(image, overlay, "_overlay.png", several),
+            labels=place(image, output or image.parent, "_labels.tif", several),
+            overlay=None if overlay is None else place(image, overlay, "_overlay.png", several),
         )
         for image in images
     ]
-    taken = {image.resolve() for image in images}
-    for path in (path for job in jobs for path in job.outputs):
+
+
+def place(image: Path, target: Path, ending: str, several: bool) -> Path:
+    """The file for one image's result: the target itself, or a file named after the image in that folder."""
+    if target.is_dir() or not target.suffix:
+        return target / f"{stem(image)}{ending}"
+    if several:
+        raise click.UsageError(f"Several images need a folder to write to, and {target} names a file.")
+    wanted = ending.partition(".")[2]
+    if not target.suffix.lower().startswith(f".{wanted}"):  # .tiff will do for .tif
+        raise click.UsageError(f"{target} must end in .{wanted}, or name a folder.")
+    return target
+
+
+def check_outputs(paths: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """Before the work: nothing may be written over an input, twice, or where it cannot be written."""
+    from cellsegmenter import io
+
+    taken = {path.resolve() for path in inputs}
+    for path in paths:
         if path.resolve() in taken:
             raise click.UsageError(
-                f"{path} would be written over an input or a second time; choose another -o."
+                f"{path} would be written over an input or a second time; name another file."
             )
         taken.add(path.resolve())
-    return jobs
-
-
-def place(image: Path, target: Path | None, ending: str, several: bool) -> Path | None:
-    """The file for one image's result: the target itself, or a file named after the image in that folder."""
-    if target is None or (target.suffix and not target.is_dir() and not several):
-        return target
-    if target.suffix and not target.is_dir():
-        raise click.UsageError(f"Several images need a folder to write to, and {target} names a file.")
-    return target / f"{stem(image)}{ending}"
+        io.check_writable(path)
 
 
 def stem(image: Path) -> str:

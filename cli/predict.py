@@ -9,13 +9,26 @@ from typing import TYPE_CHECKING
 import click
 
 from . import options
-from .models import load_model
-from .outputs import describe, plan, stack, write_results
+from .models import channel_axis, load_model
+from .outputs import check_outputs, describe, plan, stack, write_results
 
 if TYPE_CHECKING:
     from cellsegmenter.consensus import ResolutionError
 
     from .outputs import Table
+
+
+class Refusal(click.ClickException):
+    """Why a --gamma does not suit an image, and which value does."""
+
+    exit_code = 2  # as for other options that cannot be used as given
+
+    def __init__(self, image: Path, error: ResolutionError) -> None:
+        fits = error.suggestion
+        super().__init__(
+            f"this --gamma leaves no object in {image}: it is relative to the size of the image. Use --gamma "
+            f"{fits.gamma:.3g} here, or --gamma-abs {fits.absolute:.3g}, which carries over to other images."
+        )
 
 
 @click.command()
@@ -55,6 +68,9 @@ if TYPE_CHECKING:
     metavar="PX",
     help="Step between windows; a divisor of their size.",
 )
+@click.option(
+    "--jobs", "n_jobs", type=int, metavar="N", help="Processes for the consensus; -1 for one per core."
+)
 @options.diameter
 @options.reading
 @options.running
@@ -70,6 +86,7 @@ def predict(
     min_size: int | None,
     samples: int | None,
     stride: int | None,
+    n_jobs: int | None,
     diameter: float | str | None,
     axes: str | None,
     channel: int | None,
@@ -78,7 +95,7 @@ def predict(
     seed: int,
     quiet: bool,
 ) -> None:
-    """Segment images: TIFF, PNG or NPY files, or folders of them.
+    """Segment images: TIFF, PNG, NPY or OME-Zarr, or folders of them.
 
     Writes NAME_labels.tif beside each image unless -o says otherwise: 0 is background, 1..n are the objects.
     """
@@ -87,10 +104,11 @@ def predict(
     from cellsegmenter import io
     from cellsegmenter.consensus import AbsoluteResolution, ResolutionError
 
-    jobs = plan(io.expand_inputs(images), output, overlay)
-    for path in [*(path for job in jobs for path in job.outputs), *([table] if table else [])]:
-        io.check_writable(path)
-    segmenter = load_model(model, device)
+    inputs = io.expand_inputs(images)
+    jobs = plan(inputs, output, overlay)
+    outputs = [path for job in jobs for path in job.outputs] + ([table] if table else [])
+    check_outputs(outputs, inputs if model is None else [*inputs, model])
+    segmenter = load_model(model).set_params(device=device, verbose=not quiet, **options.given(n_jobs=n_jobs))
     resolution = AbsoluteResolution(gamma_abs) if gamma_abs is not None else gamma or "auto"
     settings = options.given(n_samples=samples, stride=stride, diameter=diameter, random_state=seed)
     tables: list[Table] = []
@@ -98,23 +116,15 @@ def predict(
         started = time.perf_counter()
         image = io.read_image(job.image, axes=axes, channel=channel, page=page)
         options.say(f"{job.image}: {image.interpretation}", quiet)
+        segmenter.set_params(channel_axis=channel_axis(image))
         consensus = segmenter.consensus(image.array, **settings)
         try:
             segmentation = consensus.cut(resolution, method=method, **options.given(min_size=min_size))
         except ResolutionError as error:
-            raise click.UsageError(refusal(job.image, error)) from error
+            raise Refusal(job.image, error) from error
         tables.append(write_results(job, image.array, segmentation, segmenter))
         options.say(describe(segmentation, time.perf_counter() - started), quiet)
         options.say("\n".join(f"  wrote {path}" for path in job.outputs), quiet)
     if table is not None:
         io.write_table(table, stack(tables))
         options.say(f"  wrote {table}", quiet)
-
-
-def refusal(image: Path, error: ResolutionError) -> str:
-    """Why a --gamma does not suit an image, and which value does."""
-    fits = error.suggestion
-    return (
-        f"this --gamma leaves no object in {image}: it is relative to the size of the image. Use --gamma "
-        f"{fits.gamma:.3g} here, or --gamma-abs {fits.absolute:.3g}, which carries over to other images."
-    )

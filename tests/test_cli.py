@@ -11,7 +11,7 @@ from click import UsageError
 from click.testing import CliRunner, Result
 
 from cellsegmenter_cli.main import cellseg
-from cellsegmenter_cli.outputs import plan
+from cellsegmenter_cli.outputs import check_outputs, plan
 
 FAST = ("--samples", "2", "--stride", "40", "--diameter", "16", "--device", "cpu")
 
@@ -217,7 +217,7 @@ def test_debug_shows_the_traceback(tmp_path):
     assert isinstance(result.exception, ValueError | OSError)
 
 
-class TestPlan:
+class TestOutputs:
     def test_beside_the_image(self):
         [job] = plan([Path("a/b.ome.tif")], None, None)
         assert job.outputs == [Path("a/b_labels.tif")]
@@ -230,6 +230,12 @@ class TestPlan:
         with pytest.raises(UsageError, match="need a folder"):
             plan([Path("a.tif"), Path("b.tif")], Path("out.tif"), None)
 
+    @pytest.mark.parametrize(("labels", "overlay"), [("x.png", None), ("x.tiff", "x.jpg")])
+    def test_endings_say_what_is_written(self, labels, overlay):
+        with pytest.raises(UsageError, match="must end in"):
+            plan([Path("a.tif")], Path(labels), overlay and Path(overlay))
+
     def test_two_images_of_one_name_collide(self):
+        images = [Path("a/x.tif"), Path("b/x.tif")]
         with pytest.raises(UsageError, match="second time"):
-            plan([Path("a/x.tif"), Path("b/x.tif")], Path("out"), None)
+            check_outputs([job.labels for job in plan(images, Path("out"), None)], images)

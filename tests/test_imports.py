@@ -12,9 +12,21 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"types"},
-    {"windows", "normalize", "validation", "metrics", "io", "datasets"},
+    {
+        "windows",
+        "normalize",
+        "validation",
+        "diameter",
+        "metrics",
+        "preparation",
+        "serialization",
+        "tables",
+        "io",
+        "datasets",
+    },
     {"model"},
     {"training", "consensus"},
+    {"parameters", "inference", "image_consensus"},
     {"estimator"},
     {"cli"},
 ]
