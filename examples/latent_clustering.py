@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the painted clusters to this TIFF")
     arguments = parser.parse_args()
 
-    images = make_multi_mnist(20 if arguments.fast else 1000, random_state=0).images
+    images = make_multi_mnist(10 if arguments.fast else 1000, random_state=0).images
     segmenter = CellSegmenter(
         density=(1.5, 6.5),
         area=(0.05, 0.15),
