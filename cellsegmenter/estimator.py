@@ -21,6 +21,7 @@ from cellsegmenter.inference import InferenceSettings, infer_instances, sample_w
 from cellsegmenter.metrics import average_precision
 from cellsegmenter.model.config import PRESETS, ModelConfig
 from cellsegmenter.model.device import resolve_device
+from cellsegmenter.model.rendering import render
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.parameters import Bounds, check_bounds_together, model_config
 from cellsegmenter.preparation import PreparedImage, prepare_image
@@ -438,15 +439,16 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         if codes.ndim != 2 or codes.shape[1] != self.latent_dim:
             raise ValueError(f"Z has shape {codes.shape}; give codes of shape (n, {self.latent_dim})")
         device = self._ready_model()
-        weight, appearance = self.model_.decode_rasters(torch.from_numpy(codes).to(device))
-        return DecodedCodes(appearance.cpu().numpy(), weight.cpu().numpy())
+        with torch.inference_mode():
+            weight, appearance = self.model_.decode(torch.from_numpy(codes).to(device).unsqueeze(0))
+        return DecodedCodes(appearance[0].cpu().numpy(), weight[0].cpu().numpy())
 
     def sample(self, n_samples: int = 1) -> GeneratedImages:
         """Draw new images from the model, with exact samples of the DPP."""
         self._check_fitted()
         check_number("n_samples", n_samples, low=1, integer=True)
         self._ready_model()
-        drawn = self.model_.generate(n_samples, np.random.default_rng(self._seed()))
+        drawn = render(self.model_.generate(n_samples, np.random.default_rng(self._seed())))
         prob = drawn.mixing_prob
         foreground = prob.sum(1) > 0.5
         labels = torch.where(foreground, prob.argmax(1) + 1, 0)

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cellsegmenter.model.config import ModelConfig
+from cellsegmenter.model.rendering import render
 from cellsegmenter.model.structured_vae import Noise, StructuredVAE
 from cellsegmenter.types import Instances, WindowPosterior
 from cellsegmenter.windows import WindowGrid, make_windows
@@ -134,7 +135,7 @@ def _collect(
     def of_present(field: Tensor) -> np.ndarray:
         return field[window, slot].float().cpu().numpy()
 
-    prob = of_present(posterior.mixing_prob).reshape(len(window), grid.window_size**2)
+    prob = of_present(render(posterior).mixing_prob).reshape(len(window), grid.window_size**2)
     window = window.cpu().numpy()
     places = pixel.reshape(len(pixel), -1)[window]  # (n, H·W)
     kept = (prob > _NEGLIGIBLE) & (places >= 0)

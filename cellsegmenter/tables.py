@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from sklearn.utils._set_output import _get_output_config
 
+from cellsegmenter.model.rendering import render
 from cellsegmenter.types import PosteriorSamples, WindowPosterior
 
 __all__ = ["feature_names", "latent_output", "posterior_arrays", "stack_tables"]
@@ -56,7 +57,7 @@ def posterior_arrays(batches: list[list[WindowPosterior]]) -> PosteriorSamples:
         boxes=joined(lambda p: torch.stack(list(p.boxes), -1), True),
         z_what=joined(lambda p: p.z_what.mean, True),
         z_background=joined(lambda p: p.z_background.mean, False),
-        mixing_prob=joined(lambda p: p.mixing_prob, True),
+        mixing_prob=joined(lambda p: render(p).mixing_prob, True),
         background=joined(lambda p: p.background, False),
-        reconstruction=joined(lambda p: p.reconstruction, False),
+        reconstruction=joined(lambda p: render(p).reconstruction, False),
     )

@@ -3,7 +3,8 @@
 Letters used in the shapes
 --------------------------
 B windows in a batch, C image channels, H × W pixels of a window, G = H̃·W̃ points of the object grid,
-K slots for objects, D latent dimensions.  Pixel coordinates are continuous with the *centre* of pixel
+K slots for objects, R × R pixels of an object's own raster, D latent
+dimensions.  Pixel coordinates are continuous with the *centre* of pixel
 (row i, column j) at (y = i + 0.5, x = j + 0.5), so a window spans [0, W] × [0, H].
 """
 
@@ -75,7 +76,10 @@ class Selection(NamedTuple):
 
 
 class WindowPosterior(NamedTuple):
-    """One posterior sample for a batch of windows (Eqs. 9-11, then 4-6)."""
+    """One posterior sample for a batch of windows (Eqs. 9-11, then 4).
+
+    Objects stay in their own rasters; `cellsegmenter.model.rendering` draws them on the canvas (Eqs. 5-6).
+    """
 
     presence: Tensor  # (B, K) in {0, 1}: the sampled c of the selected slots
     presence_prob: Tensor  # (B, K)
@@ -84,16 +88,9 @@ class WindowPosterior(NamedTuple):
     z_where: Gaussian  # (B, K, 4)
     z_what: Gaussian  # (B, K, D)
     z_background: Gaussian  # (B, D)
-    mixing_weight: Tensor  # (B, K, H, W) w_k on the canvas, before c is applied
-    mixing_prob: Tensor  # (B, K, H, W) pi_k; zero where presence is zero
-    appearance: Tensor  # (B, K, C, H, W) y_k on the canvas
+    mixing_weight: Tensor  # (B, K, R, R) w_k in the raster of its own box, before c is applied
+    appearance: Tensor  # (B, K, C, R, R) y_k in the raster of its own box
     background: Tensor  # (B, C, H, W) y_0
-
-    @property
-    def reconstruction(self) -> Tensor:
-        """The expected image, (B, C, H, W): sum over q of pi_q y_q."""
-        foreground = (self.mixing_prob.unsqueeze(2) * self.appearance).sum(1)
-        return foreground + (1 - self.mixing_prob.sum(1, keepdim=True)) * self.background
 
 
 class PosteriorSamples(NamedTuple):

@@ -48,7 +48,7 @@ class DecodedObjects(NamedTuple):
     """Objects in the raster of their own box."""
 
     mixing_weight: Tensor  # (N, 1, R, R) in (0, 1)
-    appearance: Tensor  # (N, C, R, R); or (N, C, 3): level, tilt along x and tilt along y
+    appearance: Tensor  # (N, C, R, R)
 
 
 class ObjectDecoder(nn.Module):
@@ -62,6 +62,8 @@ class ObjectDecoder(nn.Module):
       (.41 → .50): an object that cannot paint background has to close its mask around itself.
       ``"free"`` is the paper's raster of pixels.
     """
+
+    plane: Tensor
 
     def __init__(self, out_channels: int, raster: int, channels: int, latent: int, appearance: str) -> None:
         super().__init__()
@@ -80,14 +82,17 @@ class ObjectDecoder(nn.Module):
         coordinate = (torch.arange(raster) + 0.5) / raster * 2 - 1
         radius = torch.hypot(coordinate[:, None], coordinate[None, :])
         self.template = nn.Parameter(4 * (0.8 - radius).clamp(-1, 1))
+        plane = torch.stack(torch.meshgrid(coordinate, coordinate, indexing="ij"))  # y, x
+        self.register_buffer("plane", torch.cat([torch.ones(1, raster, raster), plane]), persistent=False)
 
     def forward(self, z_what: Tensor) -> DecodedObjects:
         base = self.raster // 4
         rasters = self.convolutions(self.expand(z_what).view(-1, 2 * self.channels, base, base)).float()
         weight = torch.sigmoid(rasters[:, :1] + self.template)
-        if self.appearance == "smooth":
-            return DecodedObjects(weight, self.surface(z_what).float().view(-1, self.out_channels, 3))
-        return DecodedObjects(weight, rasters[:, 1:])
+        if self.appearance == "free":
+            return DecodedObjects(weight, rasters[:, 1:])
+        coefficients = self.surface(z_what).float().view(-1, self.out_channels, 3)  # level, tilt by y, tilt by x
+        return DecodedObjects(weight, torch.einsum("nck,kij->ncij", coefficients, self.plane))
 
 
 class BackgroundEncoder(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cellsegmenter.types import Boxes
 
-__all__ = ["box_coordinates", "crop", "paste"]
+__all__ = ["crop", "paste", "paste_sum"]
 
 
 def _tent(position: Tensor, size: int) -> Tensor:
@@ -37,20 +37,17 @@ def crop(feature_map: Tensor, boxes: Boxes, raster: int) -> Tensor:
     rows = _crop_weights(boxes.y, boxes.height, raster, height)  # (B, K, R, H)
     columns = _crop_weights(boxes.x, boxes.width, raster, width)  # (B, K, R, W)
     # All boxes of a window share its feature map: one (K R × H) · (H × C W) product per window.
-    batch, slots = rows.shape[:2]
-    tall = feature_map.permute(0, 2, 1, 3).flatten(2)  # (B, H, C W)
-    strips = (rows.flatten(1, 2) @ tall).view(batch, slots, raster, -1, width)  # (B, K, R, C, W)
-    return torch.matmul(strips.transpose(2, 3), columns.unsqueeze(2).transpose(-1, -2))
-
-
-def box_coordinates(centre: Tensor, side: Tensor, canvas: int) -> Tensor:
-    """Coordinates (B, K, canvas) of the canvas pixels in the box, which spans [-1, 1]."""
-    pixel = torch.arange(canvas, device=centre.device) + 0.5
-    return 2 * (pixel - centre.unsqueeze(-1)) / side.unsqueeze(-1)
+    channels = feature_map.shape[1]
+    tall = feature_map.transpose(1, 2).flatten(2)  # (B, H, C W)
+    strips = (rows.flatten(1, 2) @ tall).unflatten(1, rows.shape[1:3])  # (B, K, R, C W)
+    strips = strips.unflatten(3, (channels, width)).flatten(2, 3)  # (B, K, R C, W)
+    patches = strips @ columns.transpose(-1, -2)  # (B, K, R C, R)
+    return patches.unflatten(2, (raster, channels)).transpose(2, 3)
 
 
 def _paste_weights(centre: Tensor, side: Tensor, raster: int, canvas: int) -> Tensor:
-    u = box_coordinates(centre, side, canvas)
+    pixel = torch.arange(canvas, device=centre.device) + 0.5
+    u = 2 * (pixel - centre.unsqueeze(-1)) / side.unsqueeze(-1)  # the box spans [-1, 1]
     inside = (u.abs() <= 1).unsqueeze(-1)  # Eq. 5: exactly zero outside the box
     return _tent((u + 1) * raster / 2 - 0.5, raster) * inside
 
@@ -61,3 +58,16 @@ def paste(values: Tensor, boxes: Boxes, canvas: tuple[int, int]) -> Tensor:
     rows = _paste_weights(boxes.y, boxes.height, raster, canvas[0])  # (B, K, H, R)
     columns = _paste_weights(boxes.x, boxes.width, raster, canvas[1])  # (B, K, W, R)
     return rows.unsqueeze(2) @ values @ columns.unsqueeze(2).transpose(-1, -2)
+
+
+def paste_sum(values: Tensor, boxes: Boxes, canvas: tuple[int, int]) -> Tensor:
+    """The sum over K of `paste`, (B, C, H, W), without a canvas for each of them."""
+    raster = values.shape[-1]
+    rows = _paste_weights(boxes.y, boxes.height, raster, canvas[0])  # (B, K, H, R)
+    columns = _paste_weights(boxes.x, boxes.width, raster, canvas[1])  # (B, K, W, R)
+    channels = values.shape[2]
+    strips = values.transpose(2, 3).flatten(2, 3) @ columns.transpose(-1, -2)  # (B, K, R C, W)
+    # One (H × K R) · (K R × C W) product per window sums over objects and raster rows together.
+    tall = strips.unflatten(2, (raster, channels)).flatten(1, 2).flatten(2)  # (B, K R, C W)
+    summed = rows.transpose(1, 2).flatten(2) @ tall  # (B, H, C W)
+    return summed.unflatten(2, (channels, canvas[1])).transpose(1, 2)

@@ -13,11 +13,10 @@ from cellsegmenter.model.coders import BackgroundDecoder, BackgroundEncoder, Obj
 from cellsegmenter.model.config import ModelConfig
 from cellsegmenter.model.device import autocast_for
 from cellsegmenter.model.dpp import DeterminantalPointProcess
-from cellsegmenter.model.mixing import mixing_probabilities
 from cellsegmenter.model.nms import select_best
 from cellsegmenter.model.proposals import ProposalHead
 from cellsegmenter.model.residual import residual_rank
-from cellsegmenter.model.spatial_transformer import box_coordinates, crop, paste
+from cellsegmenter.model.spatial_transformer import crop
 from cellsegmenter.model.unet import UNet, UNetFeatures
 from cellsegmenter.types import Boxes, Gaussian, Proposals, Selection, WindowPosterior
 
@@ -163,7 +162,7 @@ class StructuredVAE(nn.Module):
             z_what = self.object_encoder(crops)  # Eq. 11
         z_what = Gaussian(*(part.unflatten(0, presence.shape) for part in z_what))
         sample = _draw(z_what, noise and noise.z_what[:, : presence.shape[1]])
-        weight, appearance = self.decode(sample, boxes)
+        weight, appearance = self.decode(sample)  # Eq. 4, objects
 
         posterior = WindowPosterior(
             presence=presence,
@@ -174,7 +173,6 @@ class StructuredVAE(nn.Module):
             z_what=z_what,
             z_background=z_background,
             mixing_weight=weight,
-            mixing_prob=mixing_probabilities(weight, presence),
             appearance=appearance,
             background=background,
         )
@@ -187,40 +185,12 @@ class StructuredVAE(nn.Module):
         raster = self.config.raster
         return torch.cat([crop(fine, coarse, raster), crop(image, boxes, raster)], 2)
 
-    def decode(self, z_what: Tensor, boxes: Boxes) -> tuple[Tensor, Tensor]:
-        """Draw objects on the canvas (Eq. 5).
-
-        Parameters
-        ----------
-        z_what : Tensor (B, K, D)
-        boxes : Boxes (B, K)
-
-        Returns
-        -------
-        mixing_weight : Tensor (B, K, H, W)
-            Zero outside the box.
-        appearance : Tensor (B, K, C, H, W)
-        """
-        canvas = (self.config.window_size, self.config.window_size)
+    def decode(self, z_what: Tensor) -> tuple[Tensor, Tensor]:
+        """Objects in their own rasters from codes (B, K, D): w_k (B, K, R, R) and y_k (B, K, C, R, R)."""
         with autocast_for(z_what.device):
             weight, appearance = self.object_decoder(z_what.flatten(0, 1))
-        weight = weight.unflatten(0, z_what.shape[:2])
-        appearance = appearance.unflatten(0, z_what.shape[:2])
-        mixing_weight = paste(weight, boxes, canvas).squeeze(2)
-        if self.config.appearance == "free":
-            return mixing_weight, paste(appearance, boxes, canvas)
-        x = box_coordinates(boxes.x, boxes.width, canvas[1]).clamp(-1, 1).unsqueeze(2)  # (B, K, 1, W)
-        y = box_coordinates(boxes.y, boxes.height, canvas[0]).clamp(-1, 1).unsqueeze(2)
-        return mixing_weight, _surface(appearance, x, y)
-
-    @torch.no_grad()
-    def decode_rasters(self, z_what: Tensor) -> tuple[Tensor, Tensor]:
-        """Objects in their own rasters: mixing weights (N, R, R) and appearances (N, C, R, R) of codes (N, D)."""
-        weight, appearance = self.object_decoder(z_what)
-        if self.config.appearance == "smooth":
-            u = (torch.arange(self.config.raster, device=z_what.device) + 0.5) / self.config.raster * 2 - 1
-            appearance = _surface(appearance, u, u)
-        return weight.squeeze(1), appearance
+        slots = z_what.shape[:2]
+        return weight.squeeze(1).unflatten(0, slots), appearance.unflatten(0, slots)
 
     @torch.no_grad()
     def generate(self, n_windows: int, random: np.random.Generator) -> WindowPosterior:
@@ -239,7 +209,7 @@ class StructuredVAE(nn.Module):
         v = normal(n_windows, int(np.prod(c.grid_shape)), 4)
         boxes = self.box_code(v, c.grid_shape).take(index)  # Suppl. S2
         z_what = normal(n_windows, slots, c.latent_dim)
-        weight, appearance = self.decode(z_what, boxes)  # Eq. 5
+        weight, appearance = self.decode(z_what)
         z_background = normal(n_windows, c.background_latent_dim)
         certain_where = Gaussian(v, torch.zeros_like(v)).take(index)
         return WindowPosterior(
@@ -251,7 +221,6 @@ class StructuredVAE(nn.Module):
             z_what=Gaussian(z_what, torch.zeros_like(z_what)),
             z_background=Gaussian(z_background, torch.zeros_like(z_background)),
             mixing_weight=weight,
-            mixing_prob=mixing_probabilities(weight, presence),  # Eq. 6
             appearance=appearance,
             background=self.background_decoder(z_background),  # Eq. 4
         )
@@ -259,12 +228,6 @@ class StructuredVAE(nn.Module):
 
 def _draw(distribution: Gaussian, noise: Tensor | None) -> Tensor:
     return distribution.mean if noise is None else distribution.rsample(noise)
-
-
-def _surface(coefficients: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Level and tilts (..., C, 3) evaluated at x (..., W) and y (..., H): (..., C, H, W)."""
-    level, tilt_x, tilt_y = (part[..., None, None] for part in coefficients.unbind(-1))
-    return level + tilt_x * x.unsqueeze(-2) + tilt_y * y.unsqueeze(-1)
 
 
 def _drop_empty_slots(selection: Selection, presence: Tensor) -> tuple[Selection, Tensor]:

@@ -21,16 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from cellsegmenter.model.boxes import intersection_over_minimum
+from cellsegmenter.model.rendering import Composite, composite
 from cellsegmenter.model.structured_vae import Inference, StructuredVAE
 from cellsegmenter.training.constraints import PosteriorConstraints
 from cellsegmenter.training.kl import grid_divergence, latent_divergence
 from cellsegmenter.training.presence import box_loss, presence_loss, presence_target
-from cellsegmenter.training.reconstruction import (
-    PixelErrors,
-    leave_one_out_gains,
-    pixel_errors,
-    reconstruction_error,
-)
+from cellsegmenter.training.reconstruction import background_error, leave_one_out_gains, reconstruction_error
 from cellsegmenter.types import WindowPosterior
 
 __all__ = ["Objective", "ObjectiveSettings", "overlap_penalty"]
@@ -61,10 +57,9 @@ class Terms(NamedTuple):
     proposed: Tensor  # mean of sum p_grid: the network's own, before suppression and warm-up
 
 
-def overlap_penalty(posterior: WindowPosterior) -> Tensor:
-    """Mean over pixels of sum_{k<k'} w_k w_k' (Suppl. S6), a scalar."""
-    weight = posterior.mixing_weight * posterior.presence[..., None, None]
-    return ((weight.sum(1).square() - weight.square().sum(1)) / 2).mean()
+def overlap_penalty(objects: Composite) -> Tensor:
+    """Mean over pixels of sum_{k<k'} w_k w_k' = ((sum_k w_k)^2 - sum_k w_k^2) / 2  (Suppl. S6), a scalar."""
+    return ((objects.weight.square() - objects.squared_weight).clamp_min(0) / 2).mean()
 
 
 class Objective(nn.Module):
@@ -90,24 +85,33 @@ class Objective(nn.Module):
     def forward(self, model: StructuredVAE, image: Tensor, inference: Inference) -> Terms:
         """All terms for windows (B, C, H, W) and a posterior sample of them."""
         posterior = inference.posterior
-        errors = pixel_errors(image, posterior)
-        reconstruction = reconstruction_error(posterior, errors, self.settings.noise_scale).mean()
-        values = self._constraint_values(model, posterior, reconstruction)
+        objects = composite(posterior, image)
+        background = background_error(posterior, image)
+        reconstruction = reconstruction_error(objects, background, self.settings.noise_scale).mean()
+        n_points = inference.grid_presence.shape[1]
+        # Q of each constraint (Eq. 13), means over the batch.  The area that is held against the user's foreground
+        # fraction is the mask's: a fraction of the image says nothing of boxes.
+        values = {
+            "reconstruction": reconstruction,
+            "density": posterior.presence.sum(1).mean() / n_points,
+            "area": objects.foreground_prob.mean(),
+        }
         overlap = intersection_over_minimum(inference.grid_boxes.detach(), posterior.boxes.detach())
 
         if self.settings.presence_update == "mean_field":
-            presence = self._mean_field_presence(model, inference, errors, values, overlap)
+            gain = leave_one_out_gains(posterior, objects, image, background, self.settings.noise_scale)
+            presence = self._mean_field_presence(model, inference, gain, values, overlap)
             box_area = values["area"].new_zeros(())  # boxes follow masks instead, see box_loss
         else:
             presence = self._straight_through_presence(model, inference)
             presence = presence + self.constraints.weight("density", values["density"]) * values["density"]
-            box_area = _box_fractions(posterior, model.config.window_size).sum(1).mean()
+            box_area = (_box_fractions(posterior, model.config.window_size) * posterior.presence).sum(1).mean()
         boxes = box_loss(inference.grid_boxes, posterior, overlap, model.config.object_size)
         latent = latent_divergence(posterior)
         prior = -model.presence_prior.log_prob(
             posterior.grid_index, posterior.presence.detach(), model.config.grid_shape
         ).mean()
-        shared_overlap = overlap_penalty(posterior)
+        shared_overlap = overlap_penalty(objects)
 
         loss = (
             self.constraints.penalty("reconstruction").clamp_min(1) * reconstruction
@@ -115,7 +119,7 @@ class Objective(nn.Module):
             + self.constraints.weight("area", values["area"]) * (values["area"] + box_area) / 2
             + presence
             + boxes
-            + prior / inference.grid_presence.shape[1]
+            + prior / n_points
             + self.settings.overlap_weight * shared_overlap
             + self.constraints.adaptation_loss(values)
         )
@@ -125,40 +129,24 @@ class Objective(nn.Module):
             loss, reconstruction, latent, presence, boxes, shared_overlap, count, values["area"], proposed
         )
 
-    def _constraint_values(
-        self, model: StructuredVAE, posterior: WindowPosterior, reconstruction: Tensor
-    ) -> dict[str, Tensor]:
-        """Q of each constraint (Eq. 13), mean over the batch.
-
-        The area that is held against the user's foreground fraction is the mask's: a fraction of the image
-        says nothing of boxes.
-        """
-        n_points = model.config.grid_shape[0] * model.config.grid_shape[1]
-        return {
-            "reconstruction": reconstruction,
-            "density": posterior.presence.sum(1).mean() / n_points,
-            "area": posterior.mixing_prob.sum(1).mean(),
-        }
-
     def _mean_field_presence(
         self,
         model: StructuredVAE,
         inference: Inference,
-        errors: PixelErrors,
+        gain: Tensor,
         values: dict[str, Tensor],
         overlap: Tensor,
     ) -> Tensor:
         """Cross-entropy to the coordinate-wise optimum of the objective."""
         posterior, selection, settings = inference.posterior, inference.selection, self.settings
         pixels = model.config.window_size**2
-        n_points = model.config.grid_shape[0] * model.config.grid_shape[1]
+        n_points = inference.grid_presence.shape[1]
         with torch.no_grad():
-            gain = leave_one_out_gains(posterior, errors, settings.noise_scale)
-            masks = posterior.mixing_weight.mean((-1, -2))
-            cost = self.constraints.weight("density", values["density"]) / n_points + (
-                self.constraints.weight("area", values["area"])
-                * (masks + _box_fractions(posterior, model.config.window_size))
-                / 2
+            boxes = _box_fractions(posterior, model.config.window_size)
+            masks = posterior.mixing_weight.mean((-1, -2)) * boxes
+            cost = (
+                self.constraints.weight("density", values["density"]) / n_points
+                + self.constraints.weight("area", values["area"]) * (masks + boxes) / 2
             )
             # L_rec is a mean over pixels, the evidence a sum over independent observations.  Neighbouring
             # residuals are far from independent; we count as many observations as objects would fill the
@@ -184,5 +172,5 @@ class Objective(nn.Module):
 
 
 def _box_fractions(posterior: WindowPosterior, window_size: int) -> Tensor:
-    """Area of each present box as a fraction of the window, (B, K)."""
+    """Area of each box as a fraction of the window, (B, K)."""
     return posterior.boxes.width * posterior.boxes.height / window_size**2

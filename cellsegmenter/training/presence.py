@@ -58,21 +58,21 @@ def presence_loss(logit: Tensor, selection: Selection, covered: Tensor, target: 
 
 
 @torch.no_grad()
-def mask_boxes(mixing_prob: Tensor, margin: float) -> tuple[Boxes, Tensor]:
-    """Bounding boxes (B, K) px of the masks pi > 1/2, grown by `margin` px, and whether there is any such pixel."""
-    mask = mixing_prob > 0.5
-    height, width = mask.shape[-2:]
+def mask_boxes(posterior: WindowPosterior, margin: float) -> tuple[Boxes, Tensor]:
+    """Bounding boxes (B, K) px of the masks w > 1/2, grown by `margin` px, and whether there is any such point."""
+    mask = posterior.mixing_weight > 0.5  # (B, K, R, R)
+    raster = mask.shape[-1]
+    index = torch.arange(raster, device=mask.device)
 
-    def extent(along: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        index = torch.arange(size, device=along.device)
-        low = torch.where(along, index, size).amin(-1)
-        high = torch.where(along, index + 1, 0).amax(-1)
-        return low - margin, high + margin
+    def extent(along: Tensor, centre: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
+        low = torch.where(along, index, raster).amin(-1) / raster
+        high = torch.where(along, index + 1, 0).amax(-1) / raster
+        return centre + (low + high - 1) / 2 * side, (high - low) * side + 2 * margin
 
-    left, right = extent(mask.any(-2), width)
-    top, bottom = extent(mask.any(-1), height)
-    boxes = Boxes((left + right) / 2, (top + bottom) / 2, (right - left).float(), (bottom - top).float())
-    return boxes, mask.flatten(2).any(-1)
+    boxes = posterior.boxes
+    x, width = extent(mask.any(-2), boxes.x, boxes.width)
+    y, height = extent(mask.any(-1), boxes.y, boxes.height)
+    return Boxes(x, y, width, height), mask.flatten(2).any(-1)
 
 
 def box_loss(grid_boxes: Boxes, posterior: WindowPosterior, overlap: Tensor, object_size: tuple[float, float]) -> Tensor:
@@ -91,7 +91,7 @@ def box_loss(grid_boxes: Boxes, posterior: WindowPosterior, overlap: Tensor, obj
     object_size : (float, float)
         Sides that a box may have, px.
     """
-    wanted, visible = mask_boxes(posterior.mixing_prob, margin=1.5)
+    wanted, visible = mask_boxes(posterior, margin=1.5)
     wanted = wanted._replace(width=wanted.width.clamp(*object_size), height=wanted.height.clamp(*object_size))
     on = (posterior.presence > 0.5) & visible
     best, nearest = (overlap * on.unsqueeze(1)).max(-1)  # (B, G)

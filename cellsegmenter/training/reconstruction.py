@@ -2,55 +2,62 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from cellsegmenter.model.rendering import Composite
+from cellsegmenter.model.spatial_transformer import crop
 from cellsegmenter.types import WindowPosterior
 
-__all__ = ["PixelErrors", "leave_one_out_gains", "pixel_errors", "reconstruction_error"]
+__all__ = ["background_error", "leave_one_out_gains", "reconstruction_error"]
 
 
-class PixelErrors(NamedTuple):
-    """Squared errors summed over channels."""
-
-    objects: Tensor  # (B, K, H, W): E_k = |x - y_k|^2
-    background: Tensor  # (B, H, W): E_0
+def background_error(posterior: WindowPosterior, image: Tensor) -> Tensor:
+    """E_0 = |x - y_0|^2, summed over channels, (B, H, W)."""
+    return (image - posterior.background).square().sum(1)
 
 
-def pixel_errors(image: Tensor, posterior: WindowPosterior) -> PixelErrors:
-    """E_k and E_0 for windows (B, C, H, W)."""
-    objects = (image.unsqueeze(1) - posterior.appearance).square().sum(2)
-    return PixelErrors(objects, (image - posterior.background).square().sum(1))
-
-
-def _mixed_error(weight_sum: Tensor, error_sum: Tensor, background_error: Tensor) -> Tensor:
+def _mixed_error(weight_sum: Tensor, error_sum: Tensor, background: Tensor) -> Tensor:
     """sum_q pi_q E_q from S = sum_k w_k and T = sum_k w_k E_k:  T/max(1, S) + (1 - S/max(1, S)) E_0."""
     normalizer = weight_sum.clamp_min(1)
-    return error_sum / normalizer + (1 - weight_sum / normalizer) * background_error
+    return error_sum / normalizer + (1 - weight_sum / normalizer) * background
 
 
-def reconstruction_error(posterior: WindowPosterior, errors: PixelErrors, noise_scale: float) -> Tensor:
-    """L_rec = 1/(2 sigma^2 |G_nat|) sum_p sum_q pi_q E_q, for each window (B,)."""
-    weight = posterior.mixing_weight * posterior.presence[..., None, None]
-    mixed = _mixed_error(weight.sum(1), (weight * errors.objects).sum(1), errors.background)
+def reconstruction_error(objects: Composite, background: Tensor, noise_scale: float) -> Tensor:
+    """L_rec = 1/(2 sigma^2 |G_nat|) sum_p sum_q pi_q E_q, for each window (B,).
+
+    Parameters
+    ----------
+    objects : Composite
+    background : Tensor (B, H, W)
+        E_0.
+    noise_scale : float
+        sigma.
+    """
+    mixed = _mixed_error(objects.weight, objects.weighted_error, background)
     return mixed.mean((-1, -2)) / (2 * noise_scale**2)
 
 
 @torch.no_grad()
-def leave_one_out_gains(posterior: WindowPosterior, errors: PixelErrors, noise_scale: float) -> Tensor:
-    """g_k = L_rec(without k) - L_rec(with k), exact, for every slot, on or off, given the others (B, K).
+def leave_one_out_gains(
+    posterior: WindowPosterior, objects: Composite, image: Tensor, background: Tensor, noise_scale: float
+) -> Tensor:
+    """g_k = L_rec(without k) - L_rec(with k) for every slot, on or off, given the others, (B, K).
 
     Equation 6 depends on the objects through S = sum_j w_j and T = sum_j w_j E_j alone, so taking one object
-    away or adding it is one subtraction or addition at each pixel.
+    away or adding it is one subtraction or addition at each point.  The integral is taken over the object's
+    own raster, where S, T, E_0 and x are interpolated: outside its box nothing changes.
     """
-    weight = posterior.mixing_weight
-    on = weight * posterior.presence[..., None, None]
-    weighted_error = weight * errors.objects
-    others_weight = on.sum(1, keepdim=True) - on
-    others_error = (on * errors.objects).sum(1, keepdim=True) - on * errors.objects
-    background = errors.background.unsqueeze(1)
+    raster = posterior.mixing_weight.shape[-1]
+    inside = torch.ones_like(background)
+    fields = torch.stack([objects.weight, objects.weighted_error, background, inside], 1)
+    cropped = crop(torch.cat([fields, image], 1), posterior.boxes, raster)  # (B, K, 4 + C, R, R)
+    all_weight, all_error, background, inside = cropped[:, :, :4].unbind(2)
+    own_error = (cropped[:, :, 4:] - posterior.appearance).square().sum(2)
+    weight, presence = posterior.mixing_weight, posterior.presence[..., None, None]
+    others_weight = (all_weight - presence * weight).clamp_min(0)
+    others_error = (all_error - presence * weight * own_error).clamp_min(0)
     without = _mixed_error(others_weight, others_error, background)
-    with_object = _mixed_error(others_weight + weight, others_error + weighted_error, background)
-    return (without - with_object).mean((-1, -2)) / (2 * noise_scale**2)
+    with_object = _mixed_error(others_weight + weight, others_error + weight * own_error, background)
+    fraction = posterior.boxes.width * posterior.boxes.height / (image.shape[-1] * image.shape[-2])
+    return ((without - with_object) * inside).mean((-1, -2)) * fraction / (2 * noise_scale**2)

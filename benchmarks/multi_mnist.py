@@ -1,0 +1,108 @@
+"""Counting on multi-MNIST through the public interface: `fit` with defaults and the user's bounds.
+
+    python benchmarks/multi_mnist.py --data PATH/TO/mnist --background black --seed 0
+
+5000 training images, 500 held-out images of held-out digits, 80 × 80 px, 2 to 6 digits of 20 to 40 px (PAPER Sec. 7).
+Prints and writes results/multi_mnist_BACKGROUND_SEED.json.  Compare seeds with --summary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cellsegmenter import CellSegmenter
+from cellsegmenter.datasets import load_mnist, make_multi_mnist
+from cellsegmenter.metrics import counting_accuracy, mean_average_precision
+
+RESULTS = Path(__file__).parent / "results"
+# The paper's crude bounds for 2 to 6 digits, and the frame that such a digit's ink can have.
+BOUNDS = {"density": (1.5, 6.5), "area": (0.05, 0.15), "object_size": (10, 36)}
+
+
+def evaluate(segmenter: CellSegmenter, test: object) -> dict[str, float]:
+    """Counts and masks of held-out images, from the most probable posterior and from single samples."""
+    counts, labels, sampled = [], [], []
+    for start in range(0, len(test.images), 50):
+        images = test.images[start : start + 50]
+        posterior = segmenter.sample_posterior(images, n_samples=None)
+        counts.append(posterior.count[:, 0])
+        labels.extend(posterior.labels[:, 0])
+        sampled.append(segmenter.sample_posterior(images, n_samples=1).count[:, 0])
+    return {
+        "counting_accuracy": counting_accuracy(test.count, np.concatenate(counts)),
+        "counting_accuracy_of_one_sample": counting_accuracy(test.count, np.concatenate(sampled)),
+        "mean_count_error": float(np.mean(np.concatenate(counts) - test.count)),
+        "ap50": mean_average_precision(list(test.labels), labels),
+    }
+
+
+def run(options: argparse.Namespace) -> dict[str, object]:
+    """One training and its scores."""
+    train, test = (
+        make_multi_mnist(
+            n, digits=load_mnist(options.data, split=part), background=options.background, random_state=seed
+        )
+        for n, part, seed in ((5000, "train", 1), (500, "test", 2))
+    )
+    segmenter = CellSegmenter(
+        **BOUNDS, n_steps=options.steps, random_state=options.seed, sapr=not options.no_sapr, verbose=True
+    )
+    started = time.perf_counter()
+    segmenter.fit(train.images)
+    seconds = time.perf_counter() - started
+    return {
+        "background": options.background,
+        "seed": options.seed,
+        "sapr": not options.no_sapr,
+        "fit_seconds": round(seconds),
+        "threads": torch.get_num_threads(),
+        "steps": segmenter.card_["steps"],
+        **{name: round(value, 4) for name, value in evaluate(segmenter, test).items()},
+    }
+
+
+def summary() -> None:
+    """A table of all runs so far."""
+    rows = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("multi_mnist_*.json"))]
+    print("| background | seed | counting accuracy | one sample | AP@0.5 | steps | seconds (threads) |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for row in rows:
+        print(
+            f"| {row['background']} | {row['seed']} | {row['counting_accuracy']:.1%} | "
+            f"{row['counting_accuracy_of_one_sample']:.1%} | {row['ap50']:.3f} | {row['steps']} | "
+            f"{row['fit_seconds']} ({row['threads']}) |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with the four MNIST files")
+    parser.add_argument("--background", choices=("black", "grid"), default="black")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="at most; by default the estimator's own number")
+    parser.add_argument("--threads", type=int, help="of PyTorch")
+    parser.add_argument("--no-sapr", action="store_true", help="switch the constraints off")
+    parser.add_argument("--summary", action="store_true", help="print the table of the runs so far")
+    options = parser.parse_args()
+    if options.summary:
+        summary()
+        return
+    if options.data is None:
+        parser.error("--data is needed to run")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    result = run(options)
+    print(json.dumps(result, indent=2))
+    RESULTS.mkdir(exist_ok=True)
+    name = f"multi_mnist_{options.background}_{options.seed}{'_no_sapr' if options.no_sapr else ''}.json"
+    (RESULTS / name).write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
