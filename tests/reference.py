@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
-from scipy import sparse
+from collections.abc import Sequence
 
-from cellsegmenter.types import Instances
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from cellsegmenter.model.config import ModelConfig
+from cellsegmenter.model.rendering import render
+from cellsegmenter.types import Boxes, Gaussian, Instances, WindowPosterior
 from cellsegmenter.windows import make_windows
 
 # ---------------------------------------------------------------------------------------------------
@@ -215,3 +222,204 @@ def shuffle_windows(instances: Instances, seed: int = 0) -> Instances:
         window_size=instances.window_size,
         n_samples=instances.n_samples,
     )
+
+
+# ---------------------------------------------------------------------------------------------------
+# Model (Secs. 2 and 2.1, Suppl. S1, S2, S5)
+# ---------------------------------------------------------------------------------------------------
+
+
+def tiny_config(**changes) -> ModelConfig:
+    """A model that runs in milliseconds: windows of 32 px, an object grid of 4 × 4."""
+    sizes = {
+        "window_size": 32,
+        "object_size": (8.0, 20.0),
+        "initial_side": 12.0,
+        "expected_objects": 3.0,
+        "unet_channels": 4,
+        "fine_level": 1,
+        "raster": 8,
+        "object_channels": 4,
+        "background_channels": 4,
+        "latent_dim": 3,
+        "background_latent_dim": 2,
+    }
+    return ModelConfig(**(sizes | changes))
+
+
+def random_boxes(
+    shape: tuple[int, ...], canvas: int, seed: int = 0, sides: tuple[float, float] = (2.0, 20.0)
+) -> Boxes:
+    """Boxes with centres on a square canvas; they may reach over its edge."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(shape, generator=generator)
+
+    return Boxes(uniform(0, canvas), uniform(0, canvas), uniform(*sides), uniform(*sides))
+
+
+def overlap_of_two(a: tuple[float, ...], b: tuple[float, ...], *, over: str) -> float:
+    """Intersection over "minimum" or over "union" of two boxes (x, y, width, height)."""
+    common = 1.0
+    for axis in (0, 1):
+        low = max(a[axis] - a[axis + 2] / 2, b[axis] - b[axis + 2] / 2)
+        high = min(a[axis] + a[axis + 2] / 2, b[axis] + b[axis + 2] / 2)
+        common *= max(0.0, high - low)
+    areas = a[2] * a[3], b[2] * b[3]
+    return common / (min(areas) if over == "minimum" else sum(areas) - common)
+
+
+def greedy_suppression(score: np.ndarray, overlap: np.ndarray, threshold: float) -> list[int]:
+    """The boxes that pass, best first: each is taken unless one taken before overlaps it too much (S5)."""
+    kept: list[int] = []
+    for i in sorted(range(len(score)), key=lambda i: (-score[i], i)):
+        if all(overlap[i, j] <= threshold for j in kept):
+            kept.append(i)
+    return kept
+
+
+def mean_in_box(field: np.ndarray, box: tuple[float, ...]) -> float:
+    """Mean of the pixels between a box's rounded edges, the box cut at the canvas."""
+    x, y, width, height = box
+    total, n = 0.0, 0
+    for row in range(field.shape[0]):
+        for column in range(field.shape[1]):
+            below = round(y - height / 2) <= row < round(y + height / 2)
+            if below and round(x - width / 2) <= column < round(x + width / 2):
+                total, n = total + field[row, column], n + 1
+    return total / n
+
+
+def crop_by_grid_sample(feature_map: Tensor, boxes: Boxes, raster: int) -> Tensor:
+    """The paper's STN: (B, K, C, R, R) of (B, C, H, W), one box after the other."""
+    height, width = feature_map.shape[-2:]
+    fraction = (torch.arange(raster) + 0.5) / raster - 0.5
+    crops = []
+    for b, k in np.ndindex(*boxes.x.shape):
+        x = boxes.x[b, k] + fraction * boxes.width[b, k]
+        y = boxes.y[b, k] + fraction * boxes.height[b, k]
+        rows, columns = torch.meshgrid(2 * y / height - 1, 2 * x / width - 1, indexing="ij")
+        where = torch.stack([columns, rows], -1)[None]
+        crops.append(grid_sample(feature_map[b : b + 1], where, align_corners=False)[0])
+    return torch.stack(crops).unflatten(0, boxes.x.shape)
+
+
+def paste_by_grid_sample(values: Tensor, boxes: Boxes, canvas: tuple[int, int]) -> Tensor:
+    """The inverse STN: (B, K, C, H, W) of (B, K, C, R, R), one box after the other."""
+    pasted = []
+    for b, k in np.ndindex(*boxes.x.shape):
+        x = 2 * (torch.arange(canvas[1]) + 0.5 - boxes.x[b, k]) / boxes.width[b, k]
+        y = 2 * (torch.arange(canvas[0]) + 0.5 - boxes.y[b, k]) / boxes.height[b, k]
+        rows, columns = torch.meshgrid(y, x, indexing="ij")
+        inside = (rows.abs() <= 1) & (columns.abs() <= 1)
+        where = torch.stack([columns, rows], -1)[None]
+        pasted.append(grid_sample(values[b, k][None], where, align_corners=False)[0] * inside)
+    return torch.stack(pasted).unflatten(0, boxes.x.shape)
+
+
+def mixing_by_loop(mixing_weight: np.ndarray, presence: np.ndarray) -> np.ndarray:
+    """Eq. 6 pixel by pixel for one window: (K, H, W) of (K, H, W) and (K,)."""
+    mixing_prob = np.zeros_like(mixing_weight)
+    n_slots, height, width = mixing_weight.shape
+    for row in range(height):
+        for column in range(width):
+            total = sum(presence[k] * mixing_weight[k, row, column] for k in range(n_slots))
+            for k in range(n_slots):
+                mixing_prob[k, row, column] = presence[k] * mixing_weight[k, row, column] / max(1, total)
+    return mixing_prob
+
+
+def dpp_kernel(grid_shape: tuple[int, int], rho: float, length: float) -> np.ndarray:
+    """S of Eq. 3 on a grid, double precision."""
+    points = [(row, column) for row in range(grid_shape[0]) for column in range(grid_shape[1])]
+    square = np.array([[(a - c) ** 2 + (b - d) ** 2 for c, d in points] for a, b in points])
+    return rho * np.exp(-square / (2 * length**2))
+
+
+def dpp_probability(kernel: np.ndarray, subset: Sequence[int]) -> float:
+    """P(ω) = det S_ω / det(S + I) (Suppl. S1)."""
+    selected = np.linalg.det(kernel[np.ix_(subset, subset)]) if len(subset) else 1.0
+    return float(selected / np.linalg.det(kernel + np.eye(len(kernel))))
+
+
+# ---------------------------------------------------------------------------------------------------
+# Objective (Secs. 2.1 and 3)
+# ---------------------------------------------------------------------------------------------------
+
+
+def simulate_posterior(
+    n_windows: int = 2, n_slots: int = 3, n_channels: int = 2, canvas: int = 12, seed: int = 0
+) -> WindowPosterior:
+    """A posterior of overlapping objects in double precision; every window has an absent slot.
+
+    Boxes are as large as the rasters and lie on whole pixels, so that drawing an object copies its raster:
+    sums over rasters and sums over pixels are then the same numbers.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    raster, slots = 6, (n_windows, n_slots)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator).double()
+
+    def gaussian(*shape: int) -> Gaussian:
+        return Gaussian(torch.randn(shape, generator=generator).double(), uniform(*shape) + 0.1)
+
+    def corner() -> Tensor:
+        return torch.randint(-1, canvas - raster + 2, slots, generator=generator)
+
+    side = torch.full(slots, float(raster)).double()
+    presence = torch.ones(slots).double()
+    presence[torch.arange(n_windows), torch.arange(n_windows) % n_slots] = 0
+    return WindowPosterior(
+        presence=presence,
+        presence_prob=uniform(*slots),
+        grid_index=torch.arange(n_slots).expand(slots),
+        boxes=Boxes(corner() + side / 2, corner() + side / 2, side, side),
+        z_where=gaussian(*slots, 4),
+        z_what=gaussian(*slots, 5),
+        z_background=gaussian(n_windows, 3),
+        mixing_weight=uniform(*slots, raster, raster),
+        appearance=uniform(*slots, n_channels, raster, raster),
+        background=uniform(n_windows, n_channels, canvas, canvas),
+    )
+
+
+def reconstruction_by_loop(image: Tensor, posterior: WindowPosterior, noise_scale: float) -> np.ndarray:
+    """L_rec of each window (B,), pixel by pixel and mask by mask, from the mixing probabilities."""
+    drawn = render(posterior)
+    losses = []
+    for b in range(len(image)):
+        total = 0.0
+        _, height, width = image[b].shape
+        for row, column in np.ndindex(height, width):
+            x = image[b, :, row, column]
+            background_prob = 1.0
+            for k in range(drawn.mixing_prob.shape[1]):
+                prob = float(drawn.mixing_prob[b, k, row, column])
+                total += prob * float(((x - drawn.appearance[b, k, :, row, column]) ** 2).sum())
+                background_prob -= prob
+            total += background_prob * float(((x - drawn.background[b, :, row, column]) ** 2).sum())
+        losses.append(total / (2 * noise_scale**2 * height * width))
+    return np.array(losses)
+
+
+def gains_by_removal(image: Tensor, posterior: WindowPosterior, noise_scale: float) -> np.ndarray:
+    """L_rec without each object minus L_rec with it, the others as they are, (B, K), each recomputed."""
+    gains = np.zeros(posterior.presence.shape)
+    for k in range(gains.shape[1]):
+        losses = []
+        for c in (0.0, 1.0):
+            presence = posterior.presence.clone()
+            presence[:, k] = c
+            losses.append(reconstruction_by_loop(image, posterior._replace(presence=presence), noise_scale))
+        gains[:, k] = losses[0] - losses[1]
+    return gains
+
+
+def overlap_by_pairs(posterior: WindowPosterior) -> float:
+    """Mean over pixels and windows of the products of two mixing weights, pair by pair (S6)."""
+    weight = render(posterior).mixing_weight * posterior.presence[..., None, None]
+    n_slots = weight.shape[1]
+    pairs = [weight[:, k] * weight[:, j] for k in range(n_slots) for j in range(k + 1, n_slots)]
+    return float(sum(pairs).mean())

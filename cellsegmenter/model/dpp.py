@@ -53,7 +53,7 @@ class DeterminantalPointProcess(nn.Module):
 
     def _points(self, grid_shape: tuple[int, int]) -> Tensor:
         """Grid coordinates (G, 2), rows first, in units of the spacing."""
-        rows, columns = (torch.arange(n, device=self.log_rho.device, dtype=torch.float32) for n in grid_shape)
+        rows, columns = (torch.arange(n, device=self.log_rho.device, dtype=self.log_rho.dtype) for n in grid_shape)
         return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).flatten(0, 1)
 
     def kernel(self, points: Tensor) -> Tensor:
