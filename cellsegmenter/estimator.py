@@ -262,7 +262,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         )
         goes_on = self.warm_start and hasattr(self, "model_") and self.model_.config == config
         model = self.model_ if goes_on else _build(config, seed)
-        objective = self._objective(bounds, config, noise_scale)
+        objective = self._objective(bounds, noise_scale)
         settings = self._training_settings(bounds, preset, seed)
         history = train(model, objective, images, settings, device=device)
 
@@ -549,19 +549,19 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
             scale = bounds.diameter / own if np.isfinite(own) else 1.0
         return prepare_image(view, scale=scale, intensity=self.intensity), scale
 
-    def _objective(self, bounds: Bounds, config: ModelConfig, noise_scale: float) -> Objective:
-        points = config.grid_shape[0] * config.grid_shape[1]
+    def _objective(self, bounds: Bounds, noise_scale: float) -> Objective:
+        slots = bounds.max_objects
         constraints = PosteriorConstraints(
             {
                 "reconstruction": (0.0, 1.0),
-                "density": (bounds.density[0] / points, bounds.density[1] / points),
+                "density": (bounds.density[0] / slots, bounds.density[1] / slots),
                 "area": bounds.area,
             },
             enabled=self.sapr,
         )
         settings = ObjectiveSettings(
             noise_scale=float(noise_scale),
-            object_area=bounds.object_area,
+            box_area=bounds.box_side**2,
             overlap_threshold=_TRAINING_OVERLAP,
             overlap_weight=float(self.overlap_penalty),
             presence_update=self.presence_update,

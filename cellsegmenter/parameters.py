@@ -42,6 +42,11 @@ class Bounds:
         """px of the circle of an object's area: the working scale that the bounds imply."""
         return math.sqrt(4 / math.pi * self.object_area)
 
+    @property
+    def box_side(self) -> float:
+        """px of a typical object's box."""
+        return min(max(_BOX_OVER_DIAMETER * self.diameter, self.object_size[0]), self.object_size[1])
+
 
 def check_bounds_together(
     *, density: Any, area: Any, object_size: Any, window_size: Any, max_objects: Any
@@ -95,7 +100,7 @@ def model_config(
         n_channels=n_channels,
         window_size=bounds.window_size,
         object_size=bounds.object_size,
-        initial_side=_BOX_OVER_DIAMETER * bounds.diameter,
+        initial_side=bounds.box_side,
         expected_objects=bounds.expected_objects,
         grid_level=grid_level_for(bounds.object_size[0]),
         appearance=appearance,

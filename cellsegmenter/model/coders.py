@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -35,7 +36,7 @@ class ObjectEncoder(nn.Module):
             nn.Conv2d(channels, 2 * channels, 4, 2, 1),
             nn.ReLU(inplace=True),
         )
-        features = 2 * channels * (raster // 4) ** 2
+        features = 2 * channels * ((raster + 1) // 4) ** 2
         self.mean = nn.Linear(features, latent)
         self.raw_std = nn.Linear(features, latent)
 
@@ -68,8 +69,8 @@ class ObjectDecoder(nn.Module):
     def __init__(self, out_channels: int, raster: int, channels: int, latent: int, appearance: str) -> None:
         super().__init__()
         self.raster, self.channels, self.out_channels, self.appearance = raster, channels, out_channels, appearance
-        base = raster // 4
-        self.expand = nn.Linear(latent, 2 * channels * base**2)
+        self.base = math.ceil(raster / 4)  # doubled twice, then cut to the raster
+        self.expand = nn.Linear(latent, 2 * channels * self.base**2)
         free_channels = out_channels if appearance == "free" else 0
         self.convolutions = nn.Sequential(
             nn.ReLU(inplace=True),
@@ -86,8 +87,8 @@ class ObjectDecoder(nn.Module):
         self.register_buffer("plane", torch.cat([torch.ones(1, raster, raster), plane]), persistent=False)
 
     def forward(self, z_what: Tensor) -> DecodedObjects:
-        base = self.raster // 4
-        rasters = self.convolutions(self.expand(z_what).view(-1, 2 * self.channels, base, base)).float()
+        start = self.expand(z_what).view(-1, 2 * self.channels, self.base, self.base)
+        rasters = self.convolutions(start)[..., : self.raster, : self.raster].float()
         weight = torch.sigmoid(rasters[:, :1] + self.template)
         if self.appearance == "free":
             return DecodedObjects(weight, rasters[:, 1:])

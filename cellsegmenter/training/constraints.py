@@ -46,7 +46,7 @@ class PosteriorConstraints(nn.Module):
     -----
     The paper descends lambda itself with the network's learning rate of 1e-3, which needs 10,000 steps
     from 1 to the upper clamp.  We descend log lambda with Adam at a rate of its own: the same sign, scale-free in
-    Q (a density is a hundred times smaller than a reconstruction error), and a factor of ten takes about 100 steps.
+    Q (a fraction of the area is a hundred times smaller than a reconstruction error), and a factor of ten takes about 100 steps.
     """
 
     def __init__(self, bounds: Mapping[str, tuple[float, float]], *, enabled: bool = True) -> None:

@@ -65,6 +65,7 @@ class _Run:
                 {"params": list(objective.parameters()), "lr": _PENALTY_RATE},
             ],
             lr=settings.learning_rate,
+            fused=True,
         )
         self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.step = 0
@@ -204,12 +205,14 @@ def _training_step(run: _Run, image: Tensor) -> Terms:
     model, objective, settings = run.model, run.objective, run.settings
     noise = draw_noise(len(image), model, settings.max_objects, run.noise)
     noise = Noise(*(part.to(image.device) for part in noise))
+    rate = learning_rate(run.step, run.length, settings.learning_rate)
+    run.optimizer.param_groups[0]["lr"] = rate
     exploration = Exploration(
         warmup=warmup_weight(run.step - run.warmup_start),
-        rank_score=settings.rank_score,
+        # Exploration ends with the learning rate: at the end training sees what prediction will see.
+        rank_score=settings.rank_score * min(1.0, rate / settings.learning_rate),
         straight_through=objective.settings.presence_update == "straight_through",
     )
-    run.optimizer.param_groups[0]["lr"] = learning_rate(run.step, run.length, settings.learning_rate)
     inference = model.infer(
         image,
         noise,
@@ -228,14 +231,19 @@ def _training_step(run: _Run, image: Tensor) -> Terms:
         )
     run.optimizer.step()
     objective.constraints.clamp_()
-    decay = average_decay(run.step)
-    with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                run.average[name].lerp_(value, 1 - decay)
-            else:
-                run.average[name].copy_(value)
+    _update_average(run)
     return terms
+
+
+@torch.no_grad()
+def _update_average(run: _Run) -> None:
+    """The running average of weights and of batch statistics; counters are copied."""
+    state = run.model.state_dict()
+    smooth = [name for name, value in state.items() if value.is_floating_point()]
+    averages, values = [run.average[name] for name in smooth], [state[name] for name in smooth]
+    torch._foreach_lerp_(averages, values, 1 - average_decay(run.step))
+    for name in state.keys() - set(smooth):
+        run.average[name].copy_(state[name])
 
 
 def _history_row(run: _Run, terms: Terms, seconds: float) -> dict[str, float]:

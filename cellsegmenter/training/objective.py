@@ -37,7 +37,7 @@ class ObjectiveSettings:
     """What the objective needs to know beyond the model; all of it follows from data and the user's bounds."""
 
     noise_scale: float  # sigma, normalised intensity
-    object_area: float  # px²: the user's area per object
+    box_area: float  # px² of a typical object's box, from the user's bounds
     overlap_threshold: float  # alpha in training
     overlap_weight: float = 0.0
     presence_update: str = "mean_field"  # or "straight_through", the paper's
@@ -88,12 +88,14 @@ class Objective(nn.Module):
         objects = composite(posterior, image)
         background = background_error(posterior, image)
         reconstruction = reconstruction_error(objects, background, self.settings.noise_scale).mean()
-        n_points = inference.grid_presence.shape[1]
-        # Q of each constraint (Eq. 13), means over the batch.  The area that is held against the user's foreground
-        # fraction is the mask's: a fraction of the image says nothing of boxes.
+        slots = posterior.presence.shape[1]
+        # Q of each constraint (Eq. 13), means over the batch.  The area that is held against the user's
+        # foreground fraction is the mask's: a fraction of the image says nothing of boxes.  The count is divided
+        # by K_max, as in the authors' code, and not by |G_obj|: with 100 grid points the strongest penalty would
+        # be worth a tenth of L_rec for one object, and the bounds would drive nothing.
         values = {
             "reconstruction": reconstruction,
-            "density": posterior.presence.sum(1).mean() / n_points,
+            "density": posterior.presence.sum(1).mean() / slots,
             "area": objects.foreground_prob.mean(),
         }
         overlap = intersection_over_minimum(inference.grid_boxes.detach(), posterior.boxes.detach())
@@ -113,13 +115,16 @@ class Objective(nn.Module):
         ).mean()
         shared_overlap = overlap_penalty(objects)
 
+        # lambda_rec decays to 0.1 while L_rec <= 1; below 1 the divergences would outweigh the image, and small
+        # objects are the first to go.
+        reconstruction_weight = self.constraints.penalty("reconstruction").clamp_min(1)
         loss = (
-            self.constraints.penalty("reconstruction").clamp_min(1) * reconstruction
+            reconstruction_weight * reconstruction
             + latent
             + self.constraints.weight("area", values["area"]) * (values["area"] + box_area) / 2
             + presence
             + boxes
-            + prior / n_points
+            + prior / inference.grid_presence.shape[1]
             + self.settings.overlap_weight * shared_overlap
             + self.constraints.adaptation_loss(values)
         )
@@ -140,18 +145,16 @@ class Objective(nn.Module):
         """Cross-entropy to the coordinate-wise optimum of the objective."""
         posterior, selection, settings = inference.posterior, inference.selection, self.settings
         pixels = model.config.window_size**2
-        n_points = inference.grid_presence.shape[1]
         with torch.no_grad():
             boxes = _box_fractions(posterior, model.config.window_size)
             masks = posterior.mixing_weight.mean((-1, -2)) * boxes
             cost = (
-                self.constraints.weight("density", values["density"]) / n_points
+                self.constraints.weight("density", values["density"]) / posterior.presence.shape[1]
                 + self.constraints.weight("area", values["area"]) * (masks + boxes) / 2
             )
             # L_rec is a mean over pixels, the evidence a sum over independent observations.  Neighbouring
-            # residuals are far from independent; we count as many observations as objects would fill the
-            # window, so an object is one: |G_nat| / (area of an object).
-            observations = pixels / settings.object_area
+            # residuals are far from independent: what a box holds counts as one observation.
+            observations = pixels / settings.box_area
             prior_logit = model.presence_prior.conditional_log_odds(
                 posterior.grid_index, posterior.presence, model.config.grid_shape
             )
