@@ -56,6 +56,8 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     started = time.perf_counter()
     segmenter.fit(train.images)
     seconds = time.perf_counter() - started
+    if options.save:
+        segmenter.save(options.save)
     return {
         "background": options.background,
         "seed": options.seed,
@@ -88,6 +90,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="at most; by default the estimator's own number")
     parser.add_argument("--threads", type=int, help="of PyTorch")
     parser.add_argument("--no-sapr", action="store_true", help="switch the constraints off")
+    parser.add_argument("--save", type=Path, help="keep the model in this file")
     parser.add_argument("--summary", action="store_true", help="print the table of the runs so far")
     options = parser.parse_args()
     if options.summary:

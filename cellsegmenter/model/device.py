@@ -24,7 +24,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     try:
         resolved = torch.device(device)
         torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device={device!r} cannot be used here ({error}); use device='auto' or 'cpu'") from error
     return resolved
 

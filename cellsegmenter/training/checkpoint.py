@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from cellsegmenter.io import replacing
 
 __all__ = ["CheckpointError", "read_checkpoint", "write_checkpoint"]
 
@@ -19,9 +20,8 @@ class CheckpointError(ValueError):
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write beside, then rename: a run killed at any moment leaves a whole checkpoint."""
-    beside = path.with_name(path.name + ".part")
-    torch.save({"format": _FORMAT, **state}, beside)
-    os.replace(beside, path)
+    with replacing(path) as beside:
+        torch.save({"format": _FORMAT, **state}, beside)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

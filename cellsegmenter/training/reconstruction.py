@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from cellsegmenter.model.rendering import Composite
-from cellsegmenter.model.spatial_transformer import crop
-from cellsegmenter.types import WindowPosterior
+from cellsegmenter.model.spatial_transformer import paste
+from cellsegmenter.types import Boxes, WindowPosterior
 
 __all__ = ["background_error", "leave_one_out_gains", "reconstruction_error"]
 
@@ -42,22 +45,53 @@ def reconstruction_error(objects: Composite, background: Tensor, noise_scale: fl
 def leave_one_out_gains(
     posterior: WindowPosterior, objects: Composite, image: Tensor, background: Tensor, noise_scale: float
 ) -> Tensor:
-    """g_k = L_rec(without k) - L_rec(with k) for every slot, on or off, given the others, (B, K).
+    """g_k = L_rec(without k) - L_rec(with k), exact, for every slot, on or off, given the others, (B, K).
 
     Equation 6 depends on the objects through S = sum_j w_j and T = sum_j w_j E_j alone, so taking one object
-    away or adding it is one subtraction or addition at each point.  The integral is taken over the object's
-    own raster, where S, T, E_0 and x are interpolated: outside its box nothing changes.
+    away or adding it is one subtraction or addition at each pixel; and it changes no pixel outside its box, so
+    the sum runs over a patch around it.
     """
-    raster = posterior.mixing_weight.shape[-1]
-    inside = torch.ones_like(background)
-    fields = torch.stack([objects.weight, objects.weighted_error, background, inside], 1)
-    cropped = crop(torch.cat([fields, image], 1), posterior.boxes, raster)  # (B, K, 4 + C, R, R)
-    all_weight, all_error, background, inside = cropped[:, :, :4].unbind(2)
-    own_error = (cropped[:, :, 4:] - posterior.appearance).square().sum(2)
-    weight, presence = posterior.mixing_weight, posterior.presence[..., None, None]
-    others_weight = (all_weight - presence * weight).clamp_min(0)
-    others_error = (all_error - presence * weight * own_error).clamp_min(0)
+    patch = _Patches.around(posterior.boxes, image.shape[-2:])
+    fields = torch.stack([objects.weight, objects.weighted_error, background], 1)
+    all_weight, all_error, background = patch.read(fields).unbind(2)  # (B, K, P, P)
+    weight = posterior.mixing_weight.unsqueeze(2)
+    first = weight * posterior.appearance
+    second = (first * posterior.appearance).sum(2, keepdim=True)
+    drawn = paste(torch.cat([weight, second, first], 2), patch.boxes, (patch.size, patch.size))
+    weight, x = drawn[:, :, 0], patch.read(image)
+    error = weight * x.square().sum(2) + drawn[:, :, 1] - 2 * (x * drawn[:, :, 2:]).sum(2)  # w_k E_k
+
+    presence = posterior.presence[..., None, None]
+    others_weight, others_error = all_weight - presence * weight, all_error - presence * error
     without = _mixed_error(others_weight, others_error, background)
-    with_object = _mixed_error(others_weight + weight, others_error + weight * own_error, background)
-    fraction = posterior.boxes.width * posterior.boxes.height / (image.shape[-1] * image.shape[-2])
-    return ((without - with_object) * inside).mean((-1, -2)) * fraction / (2 * noise_scale**2)
+    with_object = _mixed_error(others_weight + weight, others_error + error, background)
+    return (without - with_object).sum((-1, -2)) / (image.shape[-1] * image.shape[-2] * 2 * noise_scale**2)
+
+
+class _Patches(NamedTuple):
+    """Squares of P × P pixels, inside the canvas, that hold what lies of each box on it."""
+
+    size: int  # P
+    rows: Tensor  # (B, K, P)
+    columns: Tensor  # (B, K, P)
+    boxes: Boxes  # (B, K) relative to the patch
+
+    @classmethod
+    def around(cls, boxes: Boxes, canvas: tuple[int, int]) -> _Patches:
+        longest = float(torch.maximum(boxes.width, boxes.height).max())
+        size = min(math.ceil(longest) + 1, *canvas)
+        top = (boxes.y - size / 2).floor().clamp(0, canvas[0] - size)
+        left = (boxes.x - size / 2).floor().clamp(0, canvas[1] - size)
+        along = torch.arange(size, device=boxes.x.device)
+        return cls(
+            size=size,
+            rows=top.long().unsqueeze(-1) + along,
+            columns=left.long().unsqueeze(-1) + along,
+            boxes=boxes._replace(x=boxes.x - left, y=boxes.y - top),
+        )
+
+    def read(self, fields: Tensor) -> Tensor:
+        """The patches (B, K, C, P, P) of fields (B, C, H, W)."""
+        batch = torch.arange(len(fields), device=fields.device)[:, None, None, None]
+        picked = fields.permute(0, 2, 3, 1)[batch, self.rows.unsqueeze(-1), self.columns.unsqueeze(-2)]
+        return picked.permute(0, 1, 4, 2, 3)
