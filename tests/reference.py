@@ -12,6 +12,7 @@ from torch.nn.functional import grid_sample
 
 from cellsegmenter.model.config import ModelConfig
 from cellsegmenter.model.rendering import render
+from cellsegmenter.model.spatial_transformer import paste
 from cellsegmenter.types import Boxes, Gaussian, Instances, WindowPosterior
 from cellsegmenter.windows import make_windows
 
@@ -423,3 +424,17 @@ def overlap_by_pairs(posterior: WindowPosterior) -> float:
     n_slots = weight.shape[1]
     pairs = [weight[:, k] * weight[:, j] for k in range(n_slots) for j in range(k + 1, n_slots)]
     return float(sum(pairs).mean())
+
+
+def weighted_error_by_cells(image: Tensor, posterior: WindowPosterior) -> Tensor:
+    """Σ_k c_k Σ_r t_r(p) w_r |x(p) - y_r|² (B, H, W): each cell r of a raster drawn by itself, t its bilinear share."""
+    total = torch.zeros_like(image[:, 0])
+    for b, k in np.ndindex(*posterior.presence.shape):
+        weight, appearance = posterior.mixing_weight[b, k], posterior.appearance[b, k]
+        box = Boxes(*(side[b : b + 1, k : k + 1] for side in posterior.boxes))
+        for i, j in np.ndindex(*weight.shape):
+            cell = torch.zeros_like(weight)
+            cell[i, j] = posterior.presence[b, k] * weight[i, j]
+            drawn = paste(cell.view(1, 1, 1, *cell.shape), box, image.shape[-2:])[0, 0, 0]
+            total[b] += drawn * (image[b] - appearance[:, i, j, None, None]).square().sum(0)
+    return total
