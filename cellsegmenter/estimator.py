@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib import resources
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,12 +13,13 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import check_random_state
+from sklearn.utils import Tags, check_array, check_random_state
 
-from cellsegmenter.consensus import AbsoluteResolution, build_consensus
+from cellsegmenter.consensus import AbsoluteResolution, build_consensus, check_resolution
 from cellsegmenter.diameter import estimate_diameter
 from cellsegmenter.image_consensus import ImageConsensus, object_columns
 from cellsegmenter.inference import InferenceSettings, infer_instances, sample_windows
+from cellsegmenter.io import check_writable
 from cellsegmenter.metrics import average_precision
 from cellsegmenter.model.config import PRESETS, ModelConfig
 from cellsegmenter.model.device import resolve_device
@@ -25,7 +27,7 @@ from cellsegmenter.model.rendering import render
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.parameters import Bounds, check_bounds_together, model_config
 from cellsegmenter.preparation import PreparedImage, prepare_image
-from cellsegmenter.serialization import half_precision, read_model_file, write_model_file
+from cellsegmenter.serialization import ModelFileError, half_precision, read_model_file, write_model_file
 from cellsegmenter.tables import feature_names, latent_output, posterior_arrays, stack_tables
 from cellsegmenter.training.constraints import PosteriorConstraints
 from cellsegmenter.training.loop import TrainingSettings, train
@@ -33,7 +35,7 @@ from cellsegmenter.training.noise_scale import estimate_noise_scale
 from cellsegmenter.training.objective import Objective, ObjectiveSettings
 from cellsegmenter.types import PosteriorSamples
 from cellsegmenter.validation import ImageView, check_images, check_number, is_single_image
-from cellsegmenter.windows import random_crop
+from cellsegmenter.windows import check_stride, random_crop
 
 __all__ = ["CellSegmenter"]
 
@@ -48,6 +50,9 @@ _TRAINING_OVERLAP, _PREDICTION_OVERLAP = 0.4, 0.5
 _CUTOFF_DIAMETERS = 1.0
 # The smallest object, as a fraction of the smallest box's area.
 _SMALLEST_FRACTION = 0.25
+_ON_THE_CARD = ("density", "area", "object_size", "window_size", "diameter")
+# Parameters that belong to a machine or a session and do not travel with a model.
+_NOT_SAVED = ("checkpoint", "device", "n_jobs", "verbose")
 
 
 class GeneratedImages(NamedTuple):
@@ -242,16 +247,21 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         """
         bounds = self._bounds()
         preset = self._check_parameters()
+        self._sampling(bounds.window_size)
         device = resolve_device(self.device)
         views, interpretation = check_images(X, channel_axis=self.channel_axis)
         self._say(f"fit on {interpretation}")
         n_channels = views[0].shape[0]
         check_images(X, channel_axis=self.channel_axis, n_channels=n_channels)
-        images = [self._prepare(view, bounds, self.diameter)[0] for view in views]
+        images = [self._prepare(view, bounds.diameter, self.diameter)[0] for view in views]
         seed = self._seed()
-        noise_scale = self.noise_scale
-        if noise_scale is None:
-            noise_scale = estimate_noise_scale(_sample_crops(images, bounds.window_size, seed))
+        crops = _sample_crops(images, bounds.window_size, seed)
+        if crops.min() == crops.max():
+            raise ValueError(
+                f"X shows nothing to learn from: in all of its {len(views)} image(s) the pixels have one value, as "
+                "far as 200 random crops tell; check that the right channel or file was read"
+            )
+        noise_scale = estimate_noise_scale(crops) if self.noise_scale is None else self.noise_scale
 
         config = model_config(
             bounds,
@@ -260,8 +270,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
             appearance=self.appearance,
             latent_dim=self.latent_dim,
         )
-        goes_on = self.warm_start and hasattr(self, "model_") and self.model_.config == config
-        model = self.model_ if goes_on else _build(config, seed)
+        model = self._model_to_train(config, seed)
         objective = self._objective(bounds, noise_scale)
         settings = self._training_settings(bounds, preset, seed)
         history = train(model, objective, images, settings, device=device)
@@ -305,17 +314,10 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
             ``.cut(resolution)`` gives labels, confidence and the absolute resolution.
         """
         self._check_fitted()
-        if not is_single_image(image, channel_axis=self.channel_axis):
-            raise ValueError(
-                f"consensus takes one image, and the input has shape {np.shape(image)}; call it for each image, "
-                "or set channel_axis"
-            )
-        views, interpretation = check_images(
-            image, channel_axis=self.channel_axis, n_channels=self.n_channels_in_
-        )
+        view, interpretation = self._one_image(image)
         self._say(interpretation)
         settings = self._inference_settings(self._seed(random_state), n_samples=n_samples, stride=stride)
-        return self._consensus_of(views[0], settings, self.diameter if diameter is None else diameter)
+        return self._consensus_of(view, settings, self.diameter if diameter is None else diameter)
 
     def predict(self, X: Any, resolution: Any = None) -> Any:
         """Label images.
@@ -351,8 +353,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
 
     def table(self, segmentation: Any, image: Any) -> dict[str, np.ndarray]:
         """The table of one segmentation of one image; see `detect` for its columns."""
-        views, _ = check_images(image, channel_axis=self.channel_axis)
-        return self._table(segmentation, views[0])
+        return self._table(segmentation, self._one_image(image)[0])
 
     def transform(self, X: Any) -> Any:
         """Latent codes: one row for every predicted *object*, not for every image.
@@ -363,7 +364,8 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
             Images in the order of X, objects in the order of their labels.  With
             ``set_output(transform="pandas")`` a frame indexed by (image, label).
         """
-        return latent_output(self, self.detect(X), self.latent_dim)
+        table = self.detect(X)
+        return latent_output(self, table, self.model_.config.latent_dim)
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
         """`fit`, then `transform` of the same images."""
@@ -371,7 +373,8 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the columns of `transform`: z_0, z_1, ..."""
-        return feature_names(self.latent_dim)
+        self._check_fitted()
+        return feature_names(self.model_.config.latent_dim)
 
     def score(self, X: Any, y: Any) -> float:
         """Average precision TP / (TP + FP + FN) at IoU 0.5, mean over images.
@@ -396,7 +399,8 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : as in `predict`
-            Images of at most ``window_size``; smaller ones are padded by reflection.  Use `consensus` for larger ones.
+            Images of at most ``window_size``, taken as they are whatever the ``diameter``; smaller ones are padded
+            by reflection.  Use `consensus` for larger ones.
         n_samples : int or None
             None gives the most probable values instead: posterior means, and objects with p > 1/2.
 
@@ -407,21 +411,22 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         """
         self._check_fitted()
         views, _ = check_images(X, channel_axis=self.channel_axis, n_channels=self.n_channels_in_)
-        size = self.window_size
+        size = self.model_.config.window_size
         for view in views:
             if max(view.shape[1:]) > size:
                 raise ValueError(
                     f"{view.name} has {view.shape[1]} × {view.shape[2]} px, more than a window of {size} px; crop it, "
                     "or use consensus(image) for images of any size"
                 )
-        bounds = self._bounds()
-        settings = replace(self._inference_settings(self._seed(), stride=size), n_samples=n_samples)
+        settings = self._inference_settings(self._seed(), n_samples=n_samples, stride=size)
+        if n_samples is None:
+            settings = replace(settings, n_samples=None)
         device = self._ready_model()
         random = np.random.default_rng(0)  # an image no larger than a window has a single crop up to its padding
         parts = []
         for start in range(0, len(views), settings.batch_size):
             batch = views[start : start + settings.batch_size]
-            windows = np.stack([random_crop(self._prepare(v, bounds, None)[0], size, random) for v in batch])
+            windows = np.stack([random_crop(self._prepare(v, 0, None)[0], size, random) for v in batch])
             corners = np.array([(start + i, 0) for i in range(len(batch))])
             samples = sample_windows(self.model_, windows, corners, settings, device)
             parts.append([posterior for _, posterior in samples])
@@ -435,9 +440,10 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         Z : array-like (n, latent_dim)
         """
         self._check_fitted()
-        codes = np.asarray(Z, dtype=np.float32)
-        if codes.ndim != 2 or codes.shape[1] != self.latent_dim:
-            raise ValueError(f"Z has shape {codes.shape}; give codes of shape (n, {self.latent_dim})")
+        codes = check_array(Z, dtype=np.float32, ensure_min_samples=0, input_name="Z")
+        latent_dim = self.model_.config.latent_dim
+        if codes.shape[1] != latent_dim:
+            raise ValueError(f"Z has shape {codes.shape}; give codes of shape (n, {latent_dim})")
         device = self._ready_model()
         with torch.inference_mode():
             weight, appearance = self.model_.decode(torch.from_numpy(codes).to(device).unsqueeze(0))
@@ -464,10 +470,19 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         path : str or Path
         half : bool
             Store weights as float16.
+
+        Raises
+        ------
+        ImageFileError
+            If nothing can be written to `path`.
+
+        Notes
+        -----
+        What belongs to this machine stays here: ``device``, ``n_jobs``, ``checkpoint``, ``verbose``.
         """
         self._check_fitted()
         description = {
-            "parameters": {name: _plain(value) for name, value in self.get_params().items()},
+            "parameters": {name: _plain(v) for name, v in self.get_params().items() if name not in _NOT_SAVED},
             "config": self.model_.config.to_dict(),
             "n_channels_in_": self.n_channels_in_,
             "noise_scale_": self.noise_scale_,
@@ -488,14 +503,19 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         FileNotFoundError, ModelFileError
         """
         tensors, description = read_model_file(Path(path))
-        parameters = description["parameters"]
-        segmenter = cls(**{name: _from_plain(name, value) for name, value in parameters.items()})
-        segmenter.model_ = StructuredVAE(ModelConfig.from_dict(description["config"]))
-        segmenter.model_.load_state_dict(tensors)
+        try:
+            parameters = description["parameters"]
+            segmenter = cls(**{name: _from_plain(name, value) for name, value in parameters.items()})
+            segmenter.model_ = StructuredVAE(ModelConfig.from_dict(description["config"]))
+            segmenter.model_.load_state_dict(tensors)
+            for name in ("n_channels_in_", "noise_scale_", "working_diameter_", "penalties_", "card_"):
+                setattr(segmenter, name, description[name])
+            segmenter.history_ = {name: np.array(values) for name, values in description["history_"].items()}
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ModelFileError(
+                f"{path} does not hold a model of this version ({error}); load it with the version that wrote it"
+            ) from error
         segmenter.model_.eval()
-        for name in ("n_channels_in_", "noise_scale_", "working_diameter_", "penalties_", "card_"):
-            setattr(segmenter, name, description[name])
-        segmenter.history_ = {name: np.array(values) for name, values in description["history_"].items()}
         return segmenter
 
     @classmethod
@@ -526,16 +546,58 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         for name, low, integer in (
             ("n_steps", 1, True),
             ("batch_size", 2, True),
-            ("learning_rate", 0, False),
+            ("learning_rate", 1e-9, False),
             ("noise_scale", 1e-6, False),
         ):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), low=low, integer=integer)
+        if self.checkpoint is not None:
+            check_writable(self.checkpoint)
+        self._check_prediction()
         if self.network != "auto":
             return self.network
         return "reference" if resolve_device(self.device).type == "cuda" else "small"
 
-    def _prepare(self, view: ImageView, bounds: Bounds, diameter: Any) -> tuple[PreparedImage, float]:
+    def _check_prediction(self) -> None:
+        """Check the parameters of predictions: in `fit` too, as nobody wants to hear of them after the training."""
+        check_resolution(self.resolution)
+        if self.min_size is not None:
+            check_number("min_size", self.min_size, low=0, integer=True)
+        if self.n_jobs is not None and check_number("n_jobs", self.n_jobs, integer=True) == 0:
+            raise ValueError("n_jobs is 0; give a number of processes, or -1 for one on each core")
+
+    def _sampling(self, window_size: int, n_samples: int | None = None, stride: int | None = None) -> tuple[int, int]:
+        """Samples of each window and stride of a prediction: those given, else the estimator's; checked."""
+        samples = self.n_samples if n_samples is None else n_samples
+        step = next(s for s in (stride, self.stride, window_size // 4) if s is not None)
+        check_number("n_samples", samples, low=1, integer=True)
+        check_number("stride", step, low=1, high=window_size, integer=True)
+        check_stride(window_size, int(step))
+        return int(samples), int(step)
+
+    def _model_to_train(self, config: ModelConfig, seed: int) -> StructuredVAE:
+        """A new model, or with ``warm_start`` a copy of the one at hand."""
+        if not (self.warm_start and hasattr(self, "model_")):
+            return _build(config, seed)
+        # Two of the sizes are starting values, which training has long left; the others have to agree.
+        own = replace(self.model_.config, expected_objects=config.expected_objects, initial_side=config.initial_side)
+        changed = [f.name for f in fields(config) if getattr(own, f.name) != getattr(config, f.name)]
+        if changed:
+            raise ValueError(
+                f"warm_start=True cannot go on from the model at hand, which has another {', '.join(changed)}; "
+                "fit with the parameters that it was made with, or set warm_start=False"
+            )
+        return copy.deepcopy(self.model_)
+
+    def _one_image(self, image: Any) -> tuple[ImageView, str]:
+        """What must be one image rather than several, and in words how it was understood."""
+        if not is_single_image(image, channel_axis=self.channel_axis):
+            what = f"a {type(image).__name__}" if isinstance(image, list | tuple) else f"shape {np.shape(image)}"
+            raise ValueError(f"one image is needed, not {what}; call it for each image, or set channel_axis")
+        views, words = check_images(image, channel_axis=self.channel_axis, n_channels=self.n_channels_in_)
+        return views[0], words
+
+    def _prepare(self, view: ImageView, working_diameter: float, diameter: Any) -> tuple[PreparedImage, float]:
         """The image at working scale, and that scale over its own."""
         if diameter is None:
             scale = 1.0
@@ -546,7 +608,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
             else:
                 own = check_number("diameter", diameter, low=1)
             # No object to estimate from: the image is taken as it is.
-            scale = bounds.diameter / own if np.isfinite(own) else 1.0
+            scale = working_diameter / own if np.isfinite(own) else 1.0
         return prepare_image(view, scale=scale, intensity=self.intensity), scale
 
     def _objective(self, bounds: Bounds, noise_scale: float) -> Objective:
@@ -585,15 +647,13 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
     def _inference_settings(
         self, seed: int, *, n_samples: int | None = None, stride: int | None = None
     ) -> InferenceSettings:
-        bounds = self._bounds()
-        samples = self.n_samples if n_samples is None else n_samples
-        step = stride or self.stride or bounds.window_size // 4
-        check_number("n_samples", samples, low=1, integer=True)
-        check_number("stride", step, low=1, high=bounds.window_size, integer=True)
+        self._check_prediction()
+        config = self.model_.config
+        samples, step = self._sampling(config.window_size, n_samples, stride)
         return InferenceSettings(
-            stride=int(step),
-            n_samples=int(samples),
-            max_objects=min(_PREDICTION_SLOTS * bounds.max_objects, int(np.prod(self.model_.config.grid_shape))),
+            stride=step,
+            n_samples=samples,
+            max_objects=min(_PREDICTION_SLOTS * self._bounds().max_objects, int(np.prod(config.grid_shape))),
             overlap_threshold=_PREDICTION_OVERLAP,
             seed=seed,
             progress=self.verbose,
@@ -605,24 +665,25 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         views, interpretation = check_images(X, channel_axis=self.channel_axis, n_channels=self.n_channels_in_)
         self._say(interpretation)
         settings = self._inference_settings(self._seed())
+        wanted = self.resolution if resolution is None else resolution
+        check_resolution(wanted)
         found = []
         for view in views:
             consensus = self._consensus_of(view, settings, self.diameter)
-            found.append(consensus.cut(self.resolution if resolution is None else resolution))
+            found.append(consensus.cut(wanted))
             self._say(f"{len(found[-1])} objects at {found[-1].resolution}")
         return found
 
     def _consensus_of(self, view: ImageView, settings: InferenceSettings, diameter: Any) -> ImageConsensus:
-        bounds = self._bounds()
-        prepared, scale = self._prepare(view, bounds, diameter)
+        prepared, scale = self._prepare(view, self.working_diameter_, diameter)
         if scale != 1.0:
-            self._say(f"rescaled by {scale:.3g} to the model's working diameter of {bounds.diameter:.1f} px")
+            self._say(f"rescaled by {scale:.3g} to the model's working diameter of {self.working_diameter_:.1f} px")
         instances = infer_instances(self.model_, prepared, settings, self._ready_model())
-        cutoff = _CUTOFF_DIAMETERS * bounds.diameter
+        cutoff = _CUTOFF_DIAMETERS * self.working_diameter_
         graph = build_consensus(instances, cutoff_distance=cutoff, n_jobs=self.n_jobs)
         smallest = self.min_size
         if smallest is None:
-            smallest = max(1, round(_SMALLEST_FRACTION * bounds.object_size[0] ** 2 / scale**2))
+            smallest = max(1, round(_SMALLEST_FRACTION * self.model_.config.object_size[0] ** 2 / scale**2))
         return ImageConsensus(graph, prepared.original_shape, scale, smallest, settings.seed)
 
     def _table(self, segmentation: Any, view: ImageView) -> dict[str, np.ndarray]:
@@ -636,11 +697,16 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
     def _seed(self, random_state: Any = None) -> int:
         """A seed from the estimator's or this call's random state; global generators are left alone."""
         state = self.random_state if random_state is None else random_state
-        if isinstance(state, int | np.integer):
-            return int(state)
         if state is None:
             return int(np.random.default_rng().integers(2**31))
-        return int(check_random_state(state).randint(2**31 - 1))
+        if isinstance(state, Integral):
+            return int(check_number("random_state", state, low=0, high=2**32 - 1, integer=True))
+        try:
+            return int(check_random_state(state).randint(2**31 - 1))
+        except ValueError as error:
+            raise ValueError(
+                f"random_state={state!r} is no seed; give a whole number, a RandomState or None"
+            ) from error
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "model_"):
@@ -657,9 +723,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
             "labels_used": "none",
             "steps": int(rows["step"][-1]) if rows else 0,
             "seconds": round(float(rows["seconds"][-1]), 1) if rows else 0.0,
-            "parameters": {
-                name: _plain(getattr(self, name)) for name in ("density", "area", "object_size", "window_size", "diameter")
-            },
+            "parameters": {name: _plain(getattr(self, name)) for name in _ON_THE_CARD},
             "objects_per_window": round(float(rows["objects"][-1]), 2) if rows else None,
             "working_diameter_px": round(self.working_diameter_, 1),
             "weights": sum(p.numel() for p in self.model_.parameters()),
@@ -675,6 +739,13 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         if "model_" in state:
             state = {**state, "model_": copy.deepcopy(state["model_"]).cpu()}
         return state
+
+    def __sklearn_tags__(self) -> Tags:
+        """Images, not rows of features."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
@@ -712,8 +783,10 @@ def _plain(value: Any) -> Any:
         return {"absolute": value.value}
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple | list | np.ndarray):
         return [_plain(item) for item in value]
+    if isinstance(value, np.random.RandomState | np.random.Generator):
+        return None  # the state of a generator is no parameter of a model
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 

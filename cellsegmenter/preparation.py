@@ -49,5 +49,6 @@ def prepare_image(image: Any, *, scale: float = 1.0, intensity: Literal["log", "
     source = image
     if scale != 1.0:
         target = (image.shape[0], max(1, round(height * scale)), max(1, round(width * scale)))
-        source = resize(np.asarray(image), target, order=1, mode="reflect", anti_aliasing=scale < 1, preserve_range=True)
+        pixels = np.asarray(image)
+        source = resize(pixels, target, order=1, mode="reflect", anti_aliasing=scale < 1, preserve_range=True)
     return PreparedImage(source, image_statistics(source), intensity, (height, width))

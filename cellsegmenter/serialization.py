@@ -6,7 +6,6 @@ Reading one never executes code: safetensors holds tensors and strings, and the 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from cellsegmenter.io import replacing
 
 __all__ = ["ModelFileError", "read_model_file", "write_model_file"]
 
@@ -25,7 +26,7 @@ class ModelFileError(ValueError):
 
 
 def write_model_file(path: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
-    """Write beside, then rename, so that a file under this name is always whole.
+    """Write beside, then rename, so that a file under this name is always whole; missing folders are made.
 
     Parameters
     ----------
@@ -33,17 +34,18 @@ def write_model_file(path: Path, tensors: dict[str, Tensor], description: dict[s
     tensors : dict of str to Tensor
     description : dict
         JSON-serialisable.
+
+    Raises
+    ------
+    ImageFileError
+        If nothing can be written to `path`.
     """
-    beside = path.with_name(path.name + ".part")
-    try:
+    with replacing(path) as beside:
         save_file(
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
             beside,
             metadata={"format": _FORMAT, "description": json.dumps(description)},
         )
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_model_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

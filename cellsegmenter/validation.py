@@ -200,10 +200,10 @@ def _one_image(x: Any, channel_axis: int | None, name: str) -> ImageView:
 def _images_of_array(X: Any, channel_axis: int | None) -> list[ImageView]:
     """The views of an array that is one image or a batch."""
     shape = tuple(X.shape)
-    if channel_axis is None and len(shape) == 3 and shape[-1] in (3, 4):
+    if channel_axis is None and len(shape) == 3 and 1 <= shape[-1] <= 4:
         raise ValueError(
-            f"X has shape {shape}, which looks like one RGB(A) image but would be read as {shape[0]} grey "
-            "images; set channel_axis=-1 for an image with channels, or give a list of 2-D arrays"
+            f"X has shape {shape}, which looks like one image with {shape[-1]} channel(s) but would be read as "
+            f"{shape[0]} grey images; set channel_axis=-1 for an image with channels, or give a list of 2-D arrays"
         )
     n_spatial = 2 if channel_axis is None else 3
     if len(shape) == n_spatial:

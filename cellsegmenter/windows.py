@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["WindowGrid", "make_windows", "random_crop", "reflect_index"]
+__all__ = ["WindowGrid", "check_stride", "make_windows", "random_crop", "reflect_index"]
 
 
 def reflect_index(position: np.ndarray, length: int) -> np.ndarray:
@@ -104,6 +104,24 @@ class WindowGrid:
         return np.where(inside, row * width + column, -1)
 
 
+def check_stride(window_size: int, stride: int) -> None:
+    """Refuse a stride that does not divide the windows.
+
+    Raises
+    ------
+    ValueError
+    """
+    if window_size < 1 or stride < 1:
+        raise ValueError(f"window_size={window_size!r} and stride={stride!r} must be at least 1 px")
+    if window_size % stride:
+        divisors = [d for d in range(1, window_size + 1) if window_size % d == 0]
+        nearest = min(divisors, key=lambda d: abs(d - stride))
+        raise ValueError(
+            f"stride={stride} does not divide window_size={window_size}, so pixels would be seen unequally "
+            f"often; use a divisor of window_size, for example stride={nearest}"
+        )
+
+
 def make_windows(image_shape: tuple[int, int], window_size: int, stride: int) -> WindowGrid:
     """Windows such that every pixel of the image lies in exactly (window_size / stride)² of them.
 
@@ -123,15 +141,7 @@ def make_windows(image_shape: tuple[int, int], window_size: int, stride: int) ->
     height, width = (int(side) for side in image_shape)
     if height < 1 or width < 1:
         raise ValueError(f"image_shape={image_shape!r} has no pixels; pass the (height, width) of an image")
-    if window_size < 1 or stride < 1:
-        raise ValueError(f"window_size={window_size!r} and stride={stride!r} must be at least 1 px")
-    if window_size % stride:
-        divisors = [d for d in range(1, window_size + 1) if window_size % d == 0]
-        nearest = min(divisors, key=lambda d: abs(d - stride))
-        raise ValueError(
-            f"stride={stride} does not divide window_size={window_size}, so pixels would be seen unequally "
-            f"often; use a divisor of window_size, for example stride={nearest}"
-        )
+    check_stride(window_size, stride)
     # Corners at multiples of the stride: from the first window that reaches pixel 0 to the last inside.
     rows = np.arange(stride - window_size, height, stride, dtype=np.int64)
     columns = np.arange(stride - window_size, width, stride, dtype=np.int64)

@@ -93,7 +93,7 @@ def test_other_containers_and_dtypes():
 @pytest.mark.parametrize(
     ("X", "channel_axis", "error", "message"),
     [
-        (np.zeros((64, 64, 3)), None, ValueError, "looks like one RGB.*set channel_axis=-1"),
+        (np.zeros((64, 64, 3)), None, ValueError, "looks like one image with 3 channel.*set channel_axis=-1"),
         (np.zeros((2, 8, 8, 2)), None, ValueError, "4 dimensions.*set channel_axis"),
         (np.zeros(5), None, ValueError, r"1 dimensions, shape \(5,\)"),
         (np.zeros((5, 5)), 0, ValueError, "channel_axis=0"),

@@ -2,7 +2,13 @@
 
 from cellsegmenter.consensus.consensus import Consensus, build_consensus
 from cellsegmenter.consensus.labels import Segmentation, point_estimate
-from cellsegmenter.consensus.resolution import AbsoluteResolution, Method, Resolution, ResolutionError
+from cellsegmenter.consensus.resolution import (
+    AbsoluteResolution,
+    Method,
+    Resolution,
+    ResolutionError,
+    check_resolution,
+)
 
 __all__ = [
     "AbsoluteResolution",
@@ -12,5 +18,6 @@ __all__ = [
     "ResolutionError",
     "Segmentation",
     "build_consensus",
+    "check_resolution",
     "point_estimate",
 ]

@@ -15,9 +15,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from typing import Any, Literal
 
-__all__ = ["AbsoluteResolution", "Method", "Resolution", "ResolutionError", "choose_resolution"]
+__all__ = [
+    "AbsoluteResolution",
+    "Method",
+    "Resolution",
+    "ResolutionError",
+    "check_resolution",
+    "choose_resolution",
+    "resolve",
+]
 
 Method = Literal["cpm", "rb"]
 
@@ -80,6 +89,22 @@ def choose_resolution(agreement: Callable[[float], float], tolerance: float = 1e
     return _GRID[chosen], scores[chosen]
 
 
+def check_resolution(requested: Any) -> None:
+    """Refuse what is neither "auto", a positive number, nor an `AbsoluteResolution`.
+
+    Raises
+    ------
+    ValueError
+    """
+    if isinstance(requested, AbsoluteResolution) or (isinstance(requested, str) and requested == "auto"):
+        return
+    if isinstance(requested, bool) or not isinstance(requested, Real) or not 0 < float(requested) < math.inf:
+        raise ValueError(
+            f'resolution={requested!r} must be "auto", a positive number (a published-style γ such as 500) '
+            "or AbsoluteResolution(value) with a value between 0 and 1"
+        )
+
+
 def resolve(
     requested: float | AbsoluteResolution, method: Method, mean_weight: float, cutoff_distance: float
 ) -> Resolution:
@@ -101,10 +126,6 @@ def resolve(
     if isinstance(requested, AbsoluteResolution):
         gamma = requested.value / mean_weight if mean_weight > 0 else math.nan
         return Resolution(method, float(requested.value), gamma, cutoff_distance, "absolute")
-    if isinstance(requested, (bool, str)) or not requested > 0 or math.isinf(requested):
-        raise ValueError(
-            f'resolution={requested!r} must be "auto", a positive number (a published-style γ such as 500) '
-            "or AbsoluteResolution(value) with a value between 0 and 1"
-        )
+    check_resolution(requested)
     absolute = requested * mean_weight if mean_weight > 0 else math.nan
     return Resolution(method, absolute, float(requested), cutoff_distance, "gamma")

@@ -1,6 +1,6 @@
 """Readers and writers of image files and tables."""
 
-from ._files import ImageFileError, check_writable, expand_inputs
+from ._files import ImageFileError, check_writable, expand_inputs, replacing
 from ._readers import ImageFile, read_image
 from ._writers import write_labels, write_overlay, write_table
 
@@ -10,6 +10,7 @@ __all__ = [
     "check_writable",
     "expand_inputs",
     "read_image",
+    "replacing",
     "write_labels",
     "write_overlay",
     "write_table",

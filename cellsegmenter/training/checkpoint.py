@@ -11,7 +11,7 @@ from cellsegmenter.io import replacing
 
 __all__ = ["CheckpointError", "read_checkpoint", "write_checkpoint"]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class CheckpointError(ValueError):
@@ -19,7 +19,7 @@ class CheckpointError(ValueError):
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write beside, then rename: a run killed at any moment leaves a whole checkpoint."""
+    """Write beside, then rename: a run killed at any moment leaves a whole checkpoint.  Makes missing folders."""
     with replacing(path) as beside:
         torch.save({"format": _FORMAT, **state}, beside)
 

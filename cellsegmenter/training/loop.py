@@ -6,7 +6,7 @@ import json
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,17 @@ class _Run:
         self.watch = CollapseWatch(settings.density, settings.max_objects)
         self.history: list[dict[str, float]] = []
 
+    def identity(self) -> dict[str, Any]:
+        """What has to be the same for another run to go on from this one: sizes, bounds and settings.
+
+        Not the seed, as the checkpoint has the generators, nor the noise scale, which is estimated with it.
+        """
+        objective, settings = asdict(self.objective.settings), asdict(self.settings)
+        bounds = {f"bounds of {name}": pair for name, pair in self.objective.constraints.bounds.items()}
+        every = self.model.config.to_dict() | objective | settings | bounds
+        free = ("seed", "noise_scale", "progress", "checkpoint", "checkpoint_interval")
+        return {name: value for name, value in every.items() if name not in free}
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(),
@@ -89,13 +100,15 @@ class _Run:
             "noise": self.noise.get_state(),
             "watch": {"count": self.watch.count, "steps_outside": self.watch.steps_outside},
             "history": self.history,
-            "config": json.dumps(self.model.config.to_dict()),
+            "identity": json.dumps(self.identity()),
         }
 
     def load_state_dict(self, state: dict[str, Any], source: Path) -> None:
-        if json.loads(state["config"]) != json.loads(json.dumps(self.model.config.to_dict())):
+        theirs, ours = json.loads(state["identity"]), json.loads(json.dumps(self.identity()))
+        changed = [name for name in ours if theirs.get(name) != ours[name]]
+        if changed:
             raise CheckpointError(
-                f"checkpoint={str(source)!r} belongs to a run with other sizes or bounds; "
+                f"checkpoint={str(source)!r} belongs to a run with another {', '.join(changed)}; "
                 "delete it to start anew, or fit with the parameters it was made with"
             )
         self.model.load_state_dict(state["model"])
@@ -129,7 +142,7 @@ def train(
     images : sequence of array-likes (C, H, W)
         Normalised float32 when sliced; of any size, lazy or not.  Crops are drawn in proportion to area.
     settings : TrainingSettings
-        If its checkpoint file exists, the run it holds is continued.
+        If its checkpoint file exists, the run it holds is continued: on the same images, which are not in it.
     device : torch.device
 
     Returns
@@ -148,7 +161,7 @@ def train(
     area_share = np.array([image.shape[-1] * image.shape[-2] for image in images], dtype=float)
     area_share /= area_share.sum()
     rows: list[dict[str, float]] = []
-    started = time.perf_counter()
+    started = time.perf_counter() - (run.history[-1]["seconds"] if run.history else 0)
     with tqdm(total=run.length.end, initial=run.step, disable=not settings.progress, unit="step") as bar:
         while run.step < run.length.end:
             batch = _draw_batch(images, area_share, model.config.window_size, run)
