@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,8 +75,11 @@ def check_writable(path: str | Path) -> None:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir():
         raise ImageFileError(f"{path} cannot be written: {folder} is a file, not a folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ImageFileError(f"{path} cannot be written: no permission to write in {folder}")
+    try:  # permissions alone do not tell: file systems can be read-only, full, or virtual
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ImageFileError(f"{path} cannot be written: {folder}: {error.strerror}") from error
 
 
 @contextmanager
