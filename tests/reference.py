@@ -438,3 +438,24 @@ def weighted_error_by_cells(image: Tensor, posterior: WindowPosterior) -> Tensor
             drawn = paste(cell.view(1, 1, 1, *cell.shape), box, image.shape[-2:])[0, 0, 0]
             total[b] += drawn * (image[b] - appearance[:, i, j, None, None]).square().sum(0)
     return total
+
+
+def duplicate_scene() -> tuple[WindowPosterior, Tensor]:
+    """A bright square; an object that draws it, a copy of that object (off), and one in the dark."""
+    image = torch.zeros(1, 1, 32, 32)
+    image[..., 8:16, 8:16] = 1
+    centre, side = torch.tensor([[12.0, 12.0, 28.0]]), torch.full((1, 3), 8.0)
+    nothing = Gaussian(torch.zeros(1, 3, 4), torch.ones(1, 3, 4))
+    posterior = WindowPosterior(
+        presence=torch.tensor([[1.0, 0.0, 1.0]]),
+        presence_prob=torch.full((1, 3), 0.5),
+        grid_index=torch.tensor([[5, 6, 15]]),
+        boxes=Boxes(centre, centre, side, side),
+        z_where=nothing,
+        z_what=nothing,
+        z_background=Gaussian(torch.zeros(1, 2), torch.ones(1, 2)),
+        mixing_weight=torch.ones(1, 3, 8, 8),
+        appearance=torch.ones(1, 3, 1, 8, 8),
+        background=torch.zeros(1, 1, 32, 32),
+    )
+    return posterior, image

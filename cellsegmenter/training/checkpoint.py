@@ -31,7 +31,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except Exception as error:
-        raise CheckpointError(f"{path} is not a readable checkpoint ({error}); delete it to start anew") from error
+        # Torch's own message is not repeated: it advises to load the file without this protection.
+        raise CheckpointError(f"{path} is not a readable checkpoint; delete it to start anew") from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of this version; delete it to start anew")
     return state
