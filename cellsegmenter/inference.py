@@ -100,7 +100,7 @@ def infer_instances(
     grid = make_windows(image.shape[-2:], size, settings.stride)
     parts: list[_Found] = []
     starts = range(0, len(grid), settings.batch_size)
-    for start in tqdm(starts, desc="windows", unit="batch", disable=not settings.progress):
+    for start in tqdm(starts, desc="windows", unit="batch", disable=None if settings.progress else True):
         index = np.arange(start, min(start + settings.batch_size, len(grid)))
         windows = grid.extract(image, index)
         pixel = grid.pixel_index(index)

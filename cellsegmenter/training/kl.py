@@ -7,13 +7,19 @@ from torch import Tensor
 
 from cellsegmenter.types import Gaussian, WindowPosterior
 
-__all__ = ["gaussian_divergence", "grid_divergence", "latent_divergence"]
+__all__ = ["gaussian_divergence", "grid_divergence", "latent_divergence", "object_divergence"]
 
 
 def gaussian_divergence(q: Gaussian) -> Tensor:
     """f_N = KL[N(mu, sigma) || N(0, I)] = 1/2 sum_i (sigma_i^2 + mu_i^2 - 1 - log sigma_i^2)."""
     variance = q.std.square()
     return 0.5 * (variance + q.mean.square() - 1 - variance.log()).sum(-1)
+
+
+def object_divergence(posterior: WindowPosterior) -> Tensor:
+    """What the codes of each object add to Eq. 12, per latent dimension: f_N(z_k)/D + f_N(v_k)/4, (B, K)."""
+    what, where = posterior.z_what, posterior.z_where
+    return gaussian_divergence(what) / what.mean.shape[-1] + gaussian_divergence(where) / where.mean.shape[-1]
 
 
 def latent_divergence(posterior: WindowPosterior) -> Tensor:
@@ -23,13 +29,9 @@ def latent_divergence(posterior: WindowPosterior) -> Tensor:
     the codes of absent objects, that no pixel depends on, outvote those of present ones.
     """
     present = posterior.presence.detach()
-    n_present = present.sum().clamp_min(1)
-
-    def per_object(q: Gaussian) -> Tensor:
-        return (gaussian_divergence(q) * present).sum() / (n_present * q.mean.shape[-1])
-
+    objects = (object_divergence(posterior) * present).sum() / present.sum().clamp_min(1)
     background = gaussian_divergence(posterior.z_background).mean() / posterior.z_background.mean.shape[-1]
-    return background + per_object(posterior.z_what) + per_object(posterior.z_where)
+    return background + objects
 
 
 def grid_divergence(log_prior: Tensor, logit: Tensor, grid_presence: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from cellsegmenter.model.boxes import intersection_over_minimum
 from cellsegmenter.model.rendering import Composite, composite
 from cellsegmenter.model.structured_vae import Inference, StructuredVAE
 from cellsegmenter.training.constraints import PosteriorConstraints
-from cellsegmenter.training.kl import grid_divergence, latent_divergence
+from cellsegmenter.training.kl import grid_divergence, latent_divergence, object_divergence
 from cellsegmenter.training.presence import box_loss, presence_loss, presence_target
 from cellsegmenter.training.reconstruction import background_error, leave_one_out_gains, reconstruction_error
 from cellsegmenter.types import WindowPosterior
@@ -158,7 +158,10 @@ class Objective(nn.Module):
             prior_logit = model.presence_prior.conditional_log_odds(
                 posterior.grid_index, posterior.presence, model.config.grid_shape
             )
-            target = presence_target(observations * (gain - cost), prior_logit)
+            # An object brings its own codes, whose divergence Eq. 12 charges.  Without that charge a box over
+            # nothing, whose gain is zero, comes on with the prior's odds, which then learns that from it.
+            gain_logit = observations * (gain - cost) - object_divergence(posterior)
+            target = presence_target(gain_logit, prior_logit)
             on = (posterior.presence > 0.5).unsqueeze(1)
             covered = ((overlap > settings.overlap_threshold) & on).any(-1) & selection.suppressed
         return presence_loss(inference.proposals.presence_logit, selection, covered, target)
