@@ -70,8 +70,12 @@ def read_model_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} is a safetensors file of another program (format {metadata.get('format')!r}, "
             f"expected {_FORMAT!r}); use a file written by CellSegmenter.save"
         )
+    try:
+        description = json.loads(metadata["description"])
+    except (KeyError, ValueError) as error:
+        raise ModelFileError(f"{path} has no readable description ({error!r}); save the model again") from error
     full = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
-    return full, json.loads(metadata["description"])
+    return full, description
 
 
 def half_precision(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

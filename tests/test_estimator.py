@@ -1,0 +1,633 @@
+"""The estimator: what fits, predicts, transforms, samples, saves; images of every shape go in."""
+
+import json
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import SMALL
+from joblib import parallel_config
+from safetensors import safe_open
+from safetensors.torch import save_file
+from sklearn.base import clone
+from sklearn.cluster import KMeans
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cellsegmenter import AbsoluteResolution, CellSegmenter
+from cellsegmenter import inference as inference_module
+from cellsegmenter.inference import infer_instances
+from cellsegmenter.metrics import average_precision
+from cellsegmenter.serialization import ModelFileError
+from cellsegmenter.training.constraints import PENALTY_RANGE
+from cellsegmenter.windows import WindowGrid, make_windows
+
+BRIEF = SMALL | {"n_steps": 5, "batch_size": 2, "resolution": AbsoluteResolution(0.3)}
+
+
+class Lazy:
+    """An array-like that remembers how many pixels were read at once, and in all."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+        self.largest = self.n_read = 0
+
+    def __getitem__(self, key):
+        part = self.array[key]
+        self.n_read += part.size
+        self.largest = max(self.largest, part.size)
+        return part
+
+
+def weights_of(segmenter):
+    return segmenter.model_.state_dict()
+
+
+def assert_same_weights(one, other):
+    assert weights_of(one).keys() == weights_of(other).keys()
+    for name, value in weights_of(one).items():
+        assert torch.equal(value, weights_of(other)[name]), name
+
+
+def assert_consecutive(labels):
+    np.testing.assert_array_equal(np.unique(labels[labels > 0]), np.arange(1, labels.max() + 1))
+
+
+# --- parameters ------------------------------------------------------------------------------------------
+
+
+def test_init_stores_its_arguments_and_does_nothing_else():
+    nonsense = {name: object() for name in CellSegmenter().get_params()}
+    segmenter = CellSegmenter(**nonsense)
+    assert vars(segmenter) == nonsense
+    assert segmenter.get_params() == nonsense
+
+
+def test_fit_leaves_the_parameters_and_the_images_alone(scenes):
+    density, images = [3, 6], scenes[0].copy()
+    segmenter = CellSegmenter(**BRIEF | {"density": density, "random_state": None})
+    before = segmenter.get_params()
+    segmenter.fit(images)
+    assert segmenter.get_params() == before
+    assert segmenter.density is density
+    assert density == [3, 6]
+    np.testing.assert_array_equal(images, scenes[0])
+
+
+def test_clone_has_the_parameters_and_no_model(trained):
+    copied = clone(trained)
+    assert copied.get_params() == trained.get_params()
+    assert not hasattr(copied, "model_")
+    assert copied.set_params(density=(1, 2), stride=None).get_params()["density"] == (1, 2)
+
+
+def test_fit_returns_itself_and_leaves_global_generators_alone(scenes):
+    np.random.seed(5)  # noqa: NPY002 - the global generator is what this test is about
+    torch.manual_seed(5)
+    numpy_state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    segmenter = CellSegmenter(**BRIEF)
+    assert segmenter.fit(scenes[0]) is segmenter
+    segmenter.predict(scenes[0][0])
+    segmenter.sample(1)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), torch_state)
+
+
+# --- what fit leaves -------------------------------------------------------------------------------------
+
+
+def test_a_model_without_labels_finds_the_nuclei(trained, scenes):
+    images, labels = scenes[0][:5], scenes[1][:5]
+    assert trained.score(images, labels) > 0.3
+    expected = np.mean([average_precision(t, p) for t, p in zip(labels, trained.predict(images), strict=True)])
+    assert trained.score(images, labels) == pytest.approx(expected)
+
+
+def test_fitted_attributes(trained):
+    assert trained.n_channels_in_ == 1
+    assert trained.noise_scale_ > 0
+    assert trained.working_diameter_ == pytest.approx(np.sqrt(4 / np.pi * 0.2 * 48**2 / 4.5))
+    assert set(trained.penalties_) == {"reconstruction", "density", "area"}
+    low, high = PENALTY_RANGE
+    assert all(low * 0.999 <= value <= high * 1.001 for value in trained.penalties_.values())
+    assert trained.card_["trained_on"] == "12 grey images of 64 × 64 px, float32"
+    json.dumps(trained.card_)
+
+
+def test_history(trained):
+    history = trained.history_
+    assert {"step", "loss", "reconstruction", "objects", "area", "penalty_density"} <= set(history)
+    assert {len(values) for values in history.values()} == {16}
+    np.testing.assert_allclose(history["step"], np.arange(16) * 10 + 5.5)
+    assert all(np.isfinite(values).all() for values in history.values())
+    assert history["reconstruction"][-1] < history["reconstruction"][0] / 2
+    assert (np.diff(history["seconds"]) > 0).all()
+    low, high = PENALTY_RANGE
+    for name in trained.penalties_:
+        assert history[f"penalty_{name}"].min() >= low * 0.999
+        assert history[f"penalty_{name}"].max() <= high * 1.001
+
+
+# --- the same again --------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_model_and_predictions(scenes):
+    images = scenes[0]
+    one, two = (CellSegmenter(**BRIEF).fit(images) for _ in range(2))
+    assert_same_weights(one, two)
+    np.testing.assert_array_equal(one.predict(images[:2]), two.predict(images[:2]))
+    other = CellSegmenter(**BRIEF | {"random_state": 1}).fit(images)
+    assert any(not torch.equal(v, weights_of(other)[name]) for name, v in weights_of(one).items())
+
+
+def test_random_state_may_be_a_generator_or_none(scenes, segmenter):
+    one, two = (CellSegmenter(**BRIEF | {"random_state": np.random.RandomState(3)}) for _ in range(2))
+    assert_same_weights(one.fit(scenes[0]), two.fit(scenes[0]))
+    samples = [segmenter.set_params(random_state=None).sample(1).images for _ in range(2)]
+    assert not np.array_equal(*samples)
+
+
+def instances_of(segmenter, image, **changes):
+    settings = segmenter._inference_settings(0)
+    settings = type(settings)(**vars(settings) | changes)
+    prepared, _ = segmenter._prepare(segmenter._one_image(image)[0], 0, None)
+    found = infer_instances(segmenter.model_, prepared, settings, torch.device("cpu"))
+    corner = found.window_origin[found.window]
+    order = np.lexsort((*found.boxes[:, :2].T, found.sample, *corner.T))
+    return found.presence_prob[order], found.boxes[order], found.membership[:, order].toarray(), found.z_what[order]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_random_numbers_belong_to_the_windows_place(trained, scenes, batch_size):
+    for one, two in zip(
+        instances_of(trained, scenes[0][0]), instances_of(trained, scenes[0][0], batch_size=batch_size), strict=True
+    ):
+        # Convolutions in bfloat16 round differently in batches of another size.
+        np.testing.assert_allclose(one, two, atol=0.05)
+
+
+def test_labels_do_not_depend_on_the_order_of_the_windows(trained, scenes, monkeypatch):
+    expected = trained.predict(scenes[0][:3])
+
+    def shuffled(image_shape, window_size, stride):
+        grid = make_windows(image_shape, window_size, stride)
+        order = np.random.default_rng(0).permutation(len(grid))
+        return WindowGrid(grid.image_shape, grid.window_size, grid.stride, grid.origin[order])
+
+    monkeypatch.setattr(inference_module, "make_windows", shuffled)
+    np.testing.assert_array_equal(trained.predict(scenes[0][:3]), expected)
+
+
+def test_an_image_is_labelled_the_same_alone_and_among_others(trained, scenes):
+    images = scenes[0][:3]
+    together = trained.predict(images)
+    for image, labels in zip(images, together, strict=True):
+        np.testing.assert_array_equal(trained.predict(image), labels)
+    np.testing.assert_array_equal(trained.predict(images[::-1]), together[::-1])
+
+
+# --- going on --------------------------------------------------------------------------------------------
+
+
+def test_warm_start_goes_on_from_the_model_at_hand(trained, segmenter, scenes):
+    segmenter.set_params(warm_start=True, n_steps=10, learning_rate=1e-6, density=(2, 8))
+    model = segmenter.model_
+    segmenter.fit(scenes[0])
+    assert segmenter.model_ is not model  # a fit that fails half-way leaves the model at hand as it was
+    for name, value in trained.model_.named_parameters():
+        torch.testing.assert_close(weights_of(segmenter)[name], value, atol=1e-2, rtol=1e-2)
+    assert segmenter.score(scenes[0][:4], scenes[1][:4]) > 0.3
+
+
+def test_warm_start_refuses_another_architecture(segmenter, scenes):
+    segmenter.set_params(warm_start=True, n_steps=1, latent_dim=5)
+    with pytest.raises(ValueError, match=r"warm_start=True cannot go on.*another latent_dim;.*warm_start=False"):
+        segmenter.fit(scenes[0])
+    assert segmenter.set_params(warm_start=False).fit(scenes[0]).model_.config.latent_dim == 5
+
+
+def test_fit_without_warm_start_starts_anew(scenes):
+    segmenter = CellSegmenter(**BRIEF).fit(scenes[0])
+    first = {name: value.clone() for name, value in weights_of(segmenter).items()}
+    segmenter.fit(scenes[0])
+    assert all(torch.equal(value, first[name]) for name, value in weights_of(segmenter).items())
+
+
+def test_predictions_follow_the_model_and_not_later_parameters(trained, segmenter, scenes):
+    segmenter.set_params(window_size=64, latent_dim=9, object_size=(6, 30), area=(0.3, 0.4))
+    np.testing.assert_array_equal(segmenter.predict(scenes[0][0]), trained.predict(scenes[0][0]))
+    assert segmenter.transform(scenes[0][0]).shape[1] == 4
+    assert segmenter.sample_posterior(scenes[0][0, :48, :48], n_samples=1).z_what.shape[-1] == 4
+
+
+# --- files -----------------------------------------------------------------------------------------------
+
+
+def test_pickling_gives_the_same_predictions(trained, scenes):
+    again = pickle.loads(pickle.dumps(trained))
+    assert again.get_params() == trained.get_params()
+    np.testing.assert_array_equal(again.predict(scenes[0][:2]), trained.predict(scenes[0][:2]))
+
+
+def test_save_and_load_give_the_same_predictions(trained, scenes, tmp_path):
+    path = tmp_path / "folder" / "model.safetensors"
+    trained.save(path)
+    again = CellSegmenter.load(path)
+    assert again.get_params() == trained.get_params() | {"device": "auto"}
+    assert_same_weights(again, trained)
+    for name in ("n_channels_in_", "noise_scale_", "working_diameter_", "penalties_", "card_"):
+        assert getattr(again, name) == getattr(trained, name)
+    np.testing.assert_allclose(again.history_["loss"], trained.history_["loss"], rtol=1e-4)
+    again.set_params(device="cpu")
+    np.testing.assert_array_equal(again.predict(scenes[0][:2]), trained.predict(scenes[0][:2]))
+    np.testing.assert_array_equal(again.transform(scenes[0][0]), trained.transform(scenes[0][0]))
+    assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
+
+
+def test_half_precision_halves_the_file_and_keeps_the_predictions(trained, scenes, tmp_path):
+    full, half = tmp_path / "full.safetensors", tmp_path / "half.safetensors"
+    trained.save(full)
+    trained.save(str(half), half=True)
+    assert half.stat().st_size < 0.6 * full.stat().st_size
+    again = CellSegmenter.load(half).set_params(device="cpu")
+    assert {value.dtype for value in weights_of(again).values() if value.is_floating_point()} == {torch.float32}
+    images = scenes[0][:4]
+    scores = [average_precision(t, p) for t, p in zip(trained.predict(images), again.predict(images), strict=True)]
+    assert np.mean(scores) > 0.9
+    saved_again = tmp_path / "again.safetensors"
+    again.save(saved_again, half=True)
+    np.testing.assert_array_equal(CellSegmenter.load(saved_again).predict(images), again.predict(images))
+
+
+def test_parameters_survive_saving_whatever_their_type(segmenter, tmp_path):
+    given = {
+        "density": np.array([3.0, 6.0]),
+        "object_size": [8, 20],
+        "n_samples": np.int64(2),
+        "resolution": AbsoluteResolution(0.25),
+        "random_state": np.random.RandomState(1),
+        "checkpoint": tmp_path / "run.ckpt",
+        "n_jobs": 2,
+    }
+    segmenter.set_params(**given).save(tmp_path / "model.safetensors")
+    again = CellSegmenter.load(tmp_path / "model.safetensors")
+    assert again.density == (3.0, 6.0)
+    assert again.object_size == (8, 20)
+    assert again.n_samples == 2
+    assert again.resolution == AbsoluteResolution(0.25)
+    # What belongs to a machine or a moment does not travel.
+    assert (again.random_state, again.checkpoint, again.n_jobs) == (None, None, 1)
+
+
+class Bomb:
+    """A pickle that sets off when it is opened."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("loading a model executed code",))
+
+
+def header_only(path):
+    save_file({"x": torch.zeros(2)}, path, metadata={"format": "pt"})
+
+
+def bare_description(path, description):
+    save_file({"x": torch.zeros(2)}, path, metadata={"format": "cellsegmenter-model-1", "description": description})
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: path.write_bytes(pickle.dumps(Bomb())), "no readable model file"),
+        (lambda path: torch.save({"model": Bomb()}, path), "no readable model file"),
+        (lambda path: path.write_text("a text"), "no readable model file"),
+        (lambda path: path.write_bytes(b""), "no readable model file"),
+        (header_only, "another program"),
+        (lambda path: bare_description(path, "{}"), "not hold a model of this version"),
+        (lambda path: bare_description(path, "{"), "no readable description"),
+        (lambda path: bare_description(path, '{"parameters": {"colour": 1}}'), "not hold a model of this version"),
+    ],
+)
+def test_what_is_no_model_file_is_refused_and_never_executed(tmp_path, write, message):
+    path = tmp_path / "model.safetensors"
+    write(path)
+    with pytest.raises(ModelFileError, match=message) as error:
+        CellSegmenter.load(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("kept", [4, 200, 0.5, 0.999])
+def test_truncated_model_files_are_refused(trained, tmp_path, kept):
+    path = tmp_path / "model.safetensors"
+    trained.save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: kept if isinstance(kept, int) else int(kept * len(whole))])
+    with pytest.raises(ModelFileError, match="no readable model file"):
+        CellSegmenter.load(path)
+
+
+def test_weights_of_another_model_are_refused(trained, tmp_path):
+    path = tmp_path / "model.safetensors"
+    trained.save(path)
+    with safe_open(path, framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    tensors.popitem()
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(ModelFileError, match="Missing key"):
+        CellSegmenter.load(path)
+
+
+def test_a_missing_model_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors' does not exist"):
+        CellSegmenter.load(tmp_path / "nowhere.safetensors")
+
+
+def test_the_pretrained_model(nuclei):
+    try:
+        segmenter = CellSegmenter.pretrained()
+    except FileNotFoundError:
+        pytest.skip("the model is not in this checkout")
+    image, labels = nuclei
+    segmenter.set_params(diameter="auto", random_state=0, device="cpu")
+    assert segmenter.score(image, labels) > 0.4
+    assert segmenter.card_["labels_used"] == "none"
+
+
+# --- what goes in ----------------------------------------------------------------------------------------
+
+
+def test_layouts_of_the_same_image_give_the_same_labels(trained, scenes):
+    image = scenes[0][0]
+    expected = trained.predict(image)
+    for same in (image.tolist(), torch.from_numpy(image), pd.DataFrame(image), Lazy(image), np.asfortranarray(image)):
+        labels = trained.predict([same])[0] if isinstance(same, list) else trained.predict(same)
+        np.testing.assert_array_equal(labels, expected)
+
+
+def test_intensities_may_have_any_scale(trained, scenes):
+    image = scenes[0][0].astype(np.float64)
+    expected = trained.predict(image)
+    for other in (image * 1e-6, image * 1e6, np.uint16(np.rint(image / image.max() * 60000))):
+        assert average_precision(expected, trained.predict(other)) > 0.7
+
+
+def test_lists_of_images_of_different_sizes(scenes):
+    images = [scenes[0][0], scenes[0][1][:50, :61], scenes[0][2][:20, :30], scenes[0][3][:1, :40]]
+    segmenter = CellSegmenter(**BRIEF).fit(images)
+    labels = segmenter.predict(images)
+    assert isinstance(labels, list)
+    assert [found.shape for found in labels] == [image.shape for image in images]
+    assert segmenter.predict(tuple(images[:1]))[0].shape == (64, 64)
+
+
+def test_lazy_arrays_are_read_in_pieces():
+    pixels = np.random.default_rng(0).poisson(3, (2100, 2100)).astype(np.uint16)
+    pixels[1000:1010, 500:510] += 300
+    lazy = Lazy(pixels)
+    CellSegmenter(**BRIEF | {"n_steps": 2}).fit(lazy)
+    assert lazy.n_read < 1.2 * pixels.size
+    assert lazy.largest <= 128**2
+
+
+def test_zarr_arrays(trained, scenes):
+    zarr = pytest.importorskip("zarr")
+    images = scenes[0][:2]
+    np.testing.assert_array_equal(trained.predict(zarr.array(images, chunks=(1, 32, 32))), trained.predict(images))
+
+
+def test_channels(scenes):
+    images = np.stack([scenes[0], scenes[0][::-1]], axis=-1)[:4]
+    segmenter = CellSegmenter(**BRIEF, channel_axis=-1).fit(images)
+    assert segmenter.n_channels_in_ == 2
+    labels = segmenter.predict(images)
+    assert labels.shape == (4, 64, 64)
+    np.testing.assert_array_equal(segmenter.predict(images[0]), labels[0])
+    first = clone(segmenter).set_params(channel_axis=1).fit(np.moveaxis(images, -1, 1))
+    assert_same_weights(first, segmenter)
+    np.testing.assert_array_equal(first.predict(np.moveaxis(images, -1, 1)), labels)
+    table = segmenter.set_params(min_size=1).detect(images[:2])
+    assert {"mean_intensity-0", "mean_intensity-1"} <= set(table)
+    assert segmenter.sample(2).images.shape == (2, 2, 48, 48)
+
+
+def test_diameter_rescales_and_labels_keep_the_images_shape(segmenter, scenes):
+    image = np.kron(scenes[0][0], np.ones((2, 2)))
+    truth = np.kron(scenes[1][0], np.ones((2, 2), int))
+    segmenter.set_params(diameter=2 * segmenter.working_diameter_)
+    labels = segmenter.predict(image)
+    assert labels.shape == (128, 128)
+    assert_consecutive(labels)
+    assert average_precision(truth, labels) > 0.4
+    assert segmenter.set_params(diameter="auto").predict(np.zeros((70, 50))).max() == 0
+
+
+# --- what comes out --------------------------------------------------------------------------------------
+
+
+def test_labels(trained, scenes):
+    images = scenes[0][:3]
+    labels = trained.predict(images)
+    assert (labels.shape, labels.dtype) == ((3, 64, 64), np.int32)
+    for found in labels:
+        assert_consecutive(found)
+    assert labels.max() > 1
+    single = trained.predict(images[0])
+    assert (single.shape, single.dtype) == ((64, 64), np.int32)
+    listed = trained.predict(list(images))
+    assert isinstance(listed, list)
+    np.testing.assert_array_equal(listed, labels)
+
+
+def test_fit_predict_and_fit_transform(scenes):
+    images = scenes[0][:2]
+    segmenter = CellSegmenter(**BRIEF)
+    np.testing.assert_array_equal(segmenter.fit_predict(images), segmenter.predict(images))
+    np.testing.assert_array_equal(clone(segmenter).fit_transform(images), segmenter.transform(images))
+
+
+def test_detect_and_transform_have_a_row_per_object_in_label_order(trained, scenes):
+    images = scenes[0][:3]
+    labels, table, codes = trained.predict(images), trained.detect(images), trained.transform(images)
+    counts = labels.max(axis=(1, 2))
+    np.testing.assert_array_equal(table["image"], np.repeat(np.arange(3), counts))
+    np.testing.assert_array_equal(table["label"], np.concatenate([np.arange(1, n + 1) for n in counts]))
+    names = ["image", "label", "bbox-0", "bbox-1", "bbox-2", "bbox-3", "centroid-0", "centroid-1", "area"]
+    assert list(table) == [*names, "mean_intensity", "confidence", "z_0", "z_1", "z_2", "z_3"]
+    assert (codes.shape, codes.dtype) == ((counts.sum(), 4), np.float32)
+    np.testing.assert_array_equal(codes, np.stack([table[f"z_{d}"] for d in range(4)], axis=1))
+    for row in range(len(codes)):
+        image = table["image"][row]
+        mask = labels[image] == table["label"][row]
+        rows, columns = np.nonzero(mask)
+        assert table["area"][row] == mask.sum()
+        assert table["mean_intensity"][row] == pytest.approx(images[image][mask].mean(), rel=1e-4)
+        assert table["centroid-0"][row] == pytest.approx(rows.mean())
+        assert table["centroid-1"][row] == pytest.approx(columns.mean())
+        assert (table["bbox-0"][row], table["bbox-3"][row]) == (rows.min(), columns.max() + 1)
+        assert 0 < table["confidence"][row] <= 1
+    assert trained.get_feature_names_out().tolist() == ["z_0", "z_1", "z_2", "z_3"]
+
+
+def test_pandas_output_is_indexed_by_image_and_label(segmenter, scenes):
+    images = scenes[0][:2]
+    codes, table = segmenter.transform(images), segmenter.detect(images)
+    frame = segmenter.set_output(transform="pandas").transform(images)
+    assert frame.index.names == ["image", "label"]
+    assert frame.index.tolist() == list(zip(table["image"], table["label"], strict=True))
+    assert list(frame.columns) == ["z_0", "z_1", "z_2", "z_3"]
+    np.testing.assert_array_equal(frame.to_numpy(), codes)
+
+
+def test_pipelines_cluster_objects(trained, segmenter, scenes):
+    images = scenes[0][:4]
+    n_objects = len(trained.detect(images)["label"])
+    pipeline = make_pipeline(segmenter, StandardScaler(), KMeans(3, random_state=0, n_init=1))
+    pipeline.set_params(cellsegmenter__n_steps=2, cellsegmenter__warm_start=True)
+    clusters = pipeline.fit_predict(images)
+    assert clusters.ndim == 1
+    assert abs(len(clusters) - n_objects) < n_objects / 2
+    assert set(clusters) == {0, 1, 2}
+
+
+def test_an_image_without_objects_is_a_result(trained, scenes):
+    background = np.random.default_rng(0).normal(100, 3, (64, 64))
+    for empty in (np.zeros((64, 64)), np.full((40, 70), 7, np.uint8), background):
+        labels = trained.predict(empty)
+        assert (labels.shape, labels.dtype, labels.max()) == (empty.shape, np.int32, 0)
+        table = trained.detect(empty)
+        assert list(table) == list(trained.detect(scenes[0][0]))
+        assert {len(column) for column in table.values()} == {0}
+        assert trained.transform(empty).shape == (0, 4)
+    between = trained.detect([background, scenes[0][0], background])
+    assert set(between["image"]) == {1}
+
+
+def test_an_image_without_objects_gives_an_empty_frame(segmenter):
+    frame = segmenter.set_output(transform="pandas").transform(np.zeros((48, 48)))
+    assert frame.shape == (0, 4)
+    assert frame.index.names == ["image", "label"]
+
+
+def test_consensus_is_what_predict_cuts(trained, scenes):
+    image = scenes[0][0]
+    consensus = trained.consensus(image)
+    segmentation = consensus.cut(trained.resolution)
+    np.testing.assert_array_equal(segmentation.labels, trained.predict(image))
+    assert segmentation.resolution.absolute == 0.3
+    # A published-style number for this image is the same cut.
+    np.testing.assert_array_equal(consensus.cut(segmentation.resolution.gamma).labels, segmentation.labels)
+    table = trained.table(segmentation, image)
+    np.testing.assert_array_equal(table["z_0"], trained.detect(image)["z_0"])
+    automatic = trained.predict(image, resolution="auto")
+    np.testing.assert_array_equal(automatic, consensus.cut("auto").labels)
+
+
+def test_min_size(segmenter, scenes):
+    assert segmenter.set_params(min_size=10**6).predict(scenes[0][0]).max() == 0
+    areas = segmenter.set_params(min_size=60).detect(scenes[0][:3])["area"]
+    assert len(areas)
+    assert areas.min() >= 60
+
+
+def test_processes_give_the_same_labels(trained, segmenter, scenes):
+    expected = trained.predict(scenes[0][0])
+    with parallel_config(backend="threading"):
+        np.testing.assert_array_equal(segmenter.set_params(n_jobs=2).predict(scenes[0][0]), expected)
+
+
+# --- the generative model --------------------------------------------------------------------------------
+
+
+def test_posterior_samples(trained, scenes):
+    windows = scenes[0][:3, :48, :48]
+    samples = trained.sample_posterior(windows, n_samples=5)
+    slots = samples.presence.shape[2]
+    assert samples.presence.shape == samples.presence_prob.shape == (3, 5, slots)
+    assert samples.presence.dtype == bool
+    assert samples.boxes.shape == (3, 5, slots, 4)
+    assert samples.z_what.shape == (3, 5, slots, 4)
+    assert samples.mixing_prob.shape == (3, 5, slots, 48, 48)
+    assert samples.background.shape == samples.reconstruction.shape == (3, 5, 1, 48, 48)
+    total = samples.mixing_prob.sum(axis=2)
+    assert samples.mixing_prob.min() >= 0
+    assert total.max() <= 1 + 1e-5
+    assert not samples.mixing_prob[~samples.presence].any()
+    assert len(np.unique(samples.presence.sum(axis=2))) > 1  # samples differ
+    np.testing.assert_array_equal(trained.sample_posterior(windows, n_samples=5).boxes, samples.boxes)
+
+
+def test_the_most_probable_posterior(trained, scenes):
+    most_probable = trained.sample_posterior(scenes[0][0, :48, :48], n_samples=None)
+    assert most_probable.presence.shape[:2] == (1, 1)
+    np.testing.assert_array_equal(most_probable.presence, most_probable.presence_prob * most_probable.presence > 0.5)
+    smaller = trained.sample_posterior([scenes[0][0, :30, :20]])
+    assert smaller.reconstruction.shape == (1, 16, 1, 48, 48)
+
+
+def test_codes_decode(trained, scenes):
+    codes = trained.transform(scenes[0][:2])
+    decoded = trained.inverse_transform(codes)
+    n, raster = len(codes), trained.model_.config.raster
+    assert decoded.appearance.shape == (n, 1, raster, raster)
+    assert decoded.mixing_weight.shape == (n, raster, raster)
+    assert decoded.mixing_weight.min() >= 0
+    assert decoded.mixing_weight.max() <= 1
+    assert decoded.appearance.dtype == decoded.mixing_weight.dtype == np.float32
+    assert trained.inverse_transform(codes[:0]).mixing_weight.shape == (0, raster, raster)
+    frame = pd.DataFrame(codes)
+    np.testing.assert_array_equal(trained.inverse_transform(frame).mixing_weight, decoded.mixing_weight)
+
+
+def test_new_images(trained):
+    images, labels = trained.sample(4)
+    assert (images.shape, images.dtype) == ((4, 1, 48, 48), np.float32)
+    assert (labels.shape, labels.dtype) == ((4, 48, 48), np.int32)
+    assert labels.min() == 0
+    assert labels.max() >= 1
+    np.testing.assert_array_equal(trained.sample(4).images, images)
+
+
+# --- what is said ----------------------------------------------------------------------------------------
+
+
+def test_verbose_says_how_the_images_were_understood(segmenter, scenes, capsys):
+    segmenter.predict(scenes[0][0])
+    assert capsys.readouterr().out == ""
+    segmenter.set_params(verbose=True).predict(scenes[0][0])
+    said = capsys.readouterr().out
+    assert "1 grey image of 64 × 64 px" in said
+    assert "objects at" in said
+
+
+def test_nothing_warns(scenes):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CellSegmenter(**BRIEF).fit(scenes[0]).detect(scenes[0][:2])
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"sapr": False},
+        {"appearance": "free"},
+        {"presence_update": "straight_through"},
+        {"augment": True},
+        {"overlap_penalty": 1.0},
+        {"intensity": "linear"},
+        {"diameter": "auto"},
+        {"diameter": 20},
+        {"noise_scale": 0.1},
+        {"density": (0, 1)},
+    ],
+    ids=str,
+)
+def test_variants_train(scenes, parameters):
+    segmenter = CellSegmenter(**BRIEF | {"n_steps": 10} | parameters).fit(scenes[0])
+    assert np.isfinite(segmenter.history_["loss"]).all()
+    assert segmenter.predict(scenes[0][0]).shape == (64, 64)
+    if "noise_scale" in parameters:
+        assert segmenter.noise_scale_ == 0.1
+    if "sapr" in parameters:
+        assert set(segmenter.penalties_.values()) == {0.0}
