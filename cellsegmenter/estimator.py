@@ -22,7 +22,7 @@ from cellsegmenter.inference import InferenceSettings, infer_instances, sample_w
 from cellsegmenter.io import check_writable
 from cellsegmenter.metrics import average_precision
 from cellsegmenter.model.config import PRESETS, ModelConfig
-from cellsegmenter.model.device import resolve_device
+from cellsegmenter.model.device import channels_last_pays, resolve_device
 from cellsegmenter.model.rendering import render
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.parameters import Bounds, check_bounds_together, model_config
@@ -353,6 +353,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
 
     def table(self, segmentation: Any, image: Any) -> dict[str, np.ndarray]:
         """The table of one segmentation of one image; see `detect` for its columns."""
+        self._check_fitted()
         return self._table(segmentation, self._one_image(image)[0])
 
     def transform(self, X: Any) -> Any:
@@ -446,7 +447,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
             raise ValueError(f"Z has shape {codes.shape}; give codes of shape (n, {latent_dim})")
         device = self._ready_model()
         with torch.inference_mode():
-            weight, appearance = self.model_.decode(torch.from_numpy(codes).to(device).unsqueeze(0))
+            weight, appearance = self.model_.decode(torch.tensor(codes, device=device).unsqueeze(0))
         return DecodedCodes(appearance[0].cpu().numpy(), weight[0].cpu().numpy())
 
     def sample(self, n_samples: int = 1) -> GeneratedImages:
@@ -684,7 +685,14 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         smallest = self.min_size
         if smallest is None:
             smallest = max(1, round(_SMALLEST_FRACTION * self.model_.config.object_size[0] ** 2 / scale**2))
-        return ImageConsensus(graph, prepared.original_shape, scale, smallest, settings.seed)
+        return ImageConsensus(
+            graph,
+            prepared.original_shape,
+            scale,
+            resolution=self.resolution,
+            min_size=smallest,
+            random_state=settings.seed,
+        )
 
     def _table(self, segmentation: Any, view: ImageView) -> dict[str, np.ndarray]:
         return object_columns(segmentation, view[...])
@@ -692,6 +700,8 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
     def _ready_model(self) -> torch.device:
         device = resolve_device(self.device)
         self.model_.to(device).eval()
+        if channels_last_pays(device):  # as in training, so that a loaded model gives the same numbers
+            self.model_.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return device
 
     def _seed(self, random_state: Any = None) -> int:

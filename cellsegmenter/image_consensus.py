@@ -24,22 +24,32 @@ class ImageConsensus:
     image_shape : (height, width) in px of the user's image
     scale : float
         Working size over the image's own.
+    resolution : "auto", float or AbsoluteResolution
+        The default of `cut`.
     min_size : int
         The default of `cut`, in px of the user's image.
     """
 
     def __init__(
-        self, graph: Consensus, image_shape: tuple[int, int], scale: float, min_size: int, random_state: int
+        self,
+        graph: Consensus,
+        image_shape: tuple[int, int],
+        scale: float,
+        *,
+        resolution: Literal["auto"] | float | AbsoluteResolution,
+        min_size: int,
+        random_state: int,
     ) -> None:
         self.graph = graph
         self.image_shape = image_shape
         self.scale = scale
+        self.resolution = resolution
         self.min_size = min_size
         self.random_state = random_state
 
     def cut(
         self,
-        resolution: Literal["auto"] | float | AbsoluteResolution = "auto",
+        resolution: Literal["auto"] | float | AbsoluteResolution | None = None,
         *,
         method: Method = "cpm",
         min_size: int | None = None,
@@ -47,9 +57,10 @@ class ImageConsensus:
     ) -> Segmentation:
         """Segment the image at a resolution; a second cut reuses the graph's edges.
 
-        Parameters are those of `cellsegmenter.consensus.Consensus.cut`, with `min_size` in px of the user's
-        image and the labels in its shape.
+        Parameters are those of `cellsegmenter.consensus.Consensus.cut`, with the estimator's own resolution by
+        default, `min_size` in px of the user's image, and the labels in its shape.
         """
+        resolution = self.resolution if resolution is None else resolution
         wanted = self.min_size if min_size is None else min_size
         segmentation = self.graph.cut(
             resolution,

@@ -49,7 +49,7 @@ class Refusal(click.ClickException):
     "--gamma",
     type=options.NumberOrAuto(),
     metavar="G|auto",
-    help="Resolution as published, relative to the whole image: larger splits more.  [default: auto]",
+    help="Resolution as published, relative to the whole image: larger splits more.  [default: the model's own]",
 )
 @click.option(
     "--gamma-abs",
@@ -109,7 +109,7 @@ def predict(
     outputs = [path for job in jobs for path in job.outputs] + ([table] if table else [])
     check_outputs(outputs, inputs if model is None else [*inputs, model])
     segmenter = load_model(model).set_params(device=device, verbose=not quiet, **options.given(n_jobs=n_jobs))
-    resolution = AbsoluteResolution(gamma_abs) if gamma_abs is not None else gamma or "auto"
+    resolution = AbsoluteResolution(gamma_abs) if gamma_abs is not None else gamma
     settings = options.given(n_samples=samples, stride=stride, diameter=diameter, random_state=seed)
     tables: list[Table] = []
     for job in jobs:

@@ -59,6 +59,10 @@ class Resolution:
     chosen_by: Literal["auto", "gamma", "absolute"]
     agreement: float | None = None  # mean NMI with the posterior samples, if chosen_by is "auto"
 
+    def __str__(self) -> str:
+        agreement = "" if self.agreement is None else f", agreement {self.agreement:.2f}"
+        return f"γ_abs = {self.absolute:.3g} (γ = {self.gamma:.4g} in this image; {self.method}, {self.chosen_by}{agreement})"
+
 
 class ResolutionError(ValueError):
     """The resolution asked for leaves no object; `suggestion` is the one that fits."""
