@@ -210,6 +210,8 @@ def _images_of_array(X: Any, channel_axis: int | None) -> list[ImageView]:
         return [_one_image(X, channel_axis, "X")]
     if len(shape) != n_spatial + 1:
         hint = "; if one axis holds channels, set channel_axis" if len(shape) == 4 else ""
+        if len(shape) == 2:
+            hint = "; leave channel_axis out for a grey image"
         given = "" if channel_axis is None else f" with channel_axis={channel_axis}"
         raise ValueError(f"X has {len(shape)} dimensions, shape {shape}{given}{hint}. {LAYOUTS}")
     batch_axis = 0 if channel_axis is None or _axis(channel_axis, len(shape)) != 0 else 1
@@ -248,14 +250,14 @@ def _axis(channel_axis: Any, ndim: int) -> int:
 
 
 def _check_finite(pixels: np.ndarray, name: str, corner: tuple[int, int] = (0, 0)) -> None:
-    """Refuse NaN and infinity; `corner` is the row and column of the image that `pixels` starts at."""
-    bad = ~np.isfinite(pixels)
+    """Refuse what is not finite as float32; `corner` is the row and column of the image that `pixels` starts at."""
+    bad = ~(np.abs(pixels) <= np.finfo(np.float32).max)  # slices are float32
     if bad.any():
         first = np.argwhere(bad)[0]
         first[-2:] += corner
         raise ValueError(
             f"{name} contains NaN or infinity: {bad.sum()} pixels, the first at {tuple(map(int, first))}; "
-            "replace them, for example with numpy.nan_to_num"
+            "replace them, for example with numpy.nan_to_num, or divide what float32 cannot hold"
         )
 
 
