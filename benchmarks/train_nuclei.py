@@ -20,7 +20,7 @@ from cellsegmenter.datasets import load_dsb2018
 
 # What we tell the model, at its working scale, where a nucleus is about 16 px wide: 2 to 10 in a window of
 # 80 px that cover 8 to 30 % of it.
-BOUNDS = {"density": (2, 10), "area": (0.08, 0.30), "object_size": (8, 32)}
+BOUNDS = {"density": (2, 10), "area": (0.08, 0.30), "object_size": (8, 40)}
 
 
 def carried_over_resolution(segmenter: CellSegmenter, images: list[np.ndarray]) -> AbsoluteResolution:

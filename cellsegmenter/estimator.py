@@ -40,12 +40,12 @@ from cellsegmenter.windows import check_stride, random_crop
 __all__ = ["CellSegmenter"]
 
 # Default steps, batch size and learning rate of each preset.
-_TRAINING = {"small": (3000, 16, 5e-3), "reference": (10000, 128, 2e-3)}
+_TRAINING = {"small": (2400, 16, 5e-3), "reference": (10000, 128, 2e-3)}
 # Windows of real images are denser than the mean; suppression, not a lack of slots, should limit them.
 _PREDICTION_SLOTS = 2
-# alpha, the largest intersection over minimum of two boxes (Suppl. S5).  The paper has 0.3 and 0.5: measured,
-# 0.3 in training blocks close neighbours.
-_TRAINING_OVERLAP, _PREDICTION_OVERLAP = 0.4, 0.5
+# alpha, the largest intersection over minimum of two boxes (Suppl. S5).  The paper has 0.3 in training and 0.5 in
+# prediction; measured, 0.3 blocks close neighbours, and 0.5 lets samples draw an object twice.
+_OVERLAP = 0.4
 # d_c in working diameters: measured on simulated posteriors, below 0.7 large objects are split.
 _CUTOFF_DIAMETERS = 1.0
 # The smallest object, as a fraction of the smallest box's area.
@@ -94,7 +94,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
     latent_dim : int, default=20
         Dimension of an object's latent code.
     n_steps, batch_size, learning_rate : optional
-        Of the training; by default 3000 steps of 16 windows at 0.005 for "small".  Training ends earlier
+        Of the training; by default 2400 steps of 16 windows at 0.005 for "small".  Training ends earlier
         when it has converged.
     noise_scale : float, optional
         Scale of the reconstruction error (sigma), normalised intensity; estimated from the images by default.
@@ -625,7 +625,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         settings = ObjectiveSettings(
             noise_scale=float(noise_scale),
             box_area=bounds.box_side**2,
-            overlap_threshold=_TRAINING_OVERLAP,
+            overlap_threshold=_OVERLAP,
             overlap_weight=float(self.overlap_penalty),
             presence_update=self.presence_update,
         )
@@ -655,7 +655,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
             stride=step,
             n_samples=samples,
             max_objects=min(_PREDICTION_SLOTS * self._bounds().max_objects, int(np.prod(config.grid_shape))),
-            overlap_threshold=_PREDICTION_OVERLAP,
+            overlap_threshold=_OVERLAP,
             seed=seed,
             progress=self.verbose,
         )

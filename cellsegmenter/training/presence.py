@@ -24,7 +24,7 @@ __all__ = ["box_loss", "mask_boxes", "presence_loss", "presence_target"]
 
 # Weights of the pull towards "off", against 1 for a pick's own target.
 _IDLE_WEIGHT = 0.2  # cells neither picked nor suppressed
-_COVERED_WEIGHT = 0.05  # cells suppressed by an object
+_COVERED_WEIGHT = 0.1  # cells suppressed by an object
 
 
 @torch.no_grad()
