@@ -127,6 +127,20 @@ def test_an_image_that_the_model_draws_has_no_error():
     np.testing.assert_allclose(reconstruction_loss(image, posterior), 0, atol=1e-9)
 
 
+def test_reconstruction_passes_its_gradient_to_masks_appearance_and_boxes():
+    posterior = simulate_posterior(n_windows=1, n_slots=3, n_channels=1, canvas=10)
+    image = random_image(posterior)
+
+    def loss(weight: Tensor, appearance: Tensor, *sides: Tensor) -> Tensor:
+        drawn = posterior._replace(mixing_weight=weight, appearance=appearance, boxes=Boxes(*sides))
+        return reconstruction_loss(image, drawn)
+
+    shifted = [side + 0.37 * (i + 1) for i, side in enumerate(posterior.boxes)]
+    inputs = [t.clone().requires_grad_() for t in (posterior.mixing_weight, posterior.appearance, *shifted)]
+    assert torch.autograd.gradcheck(loss, inputs)
+    assert all(g.abs().sum() > 0 for g in torch.autograd.grad(loss(*inputs).sum(), inputs))
+
+
 def test_leave_one_out_gains_are_those_of_removing_each_object():
     posterior = simulate_posterior(n_slots=4)
     image = random_image(posterior)

@@ -262,7 +262,7 @@ def test_mean_field_presence_learns_from_its_target_alone():
     inference = problem.infer()
     terms = problem.objective(problem.model, problem.image, inference)
     logit = inference.proposals.presence_logit
-    for value in (terms.reconstruction, terms.area, terms.count, terms.overlap):
+    for value in (terms.reconstruction, terms.area, terms.objects, terms.overlap):
         if value.requires_grad:
             assert torch.autograd.grad(value, logit, retain_graph=True, allow_unused=True)[0] is None
     (all_terms,) = torch.autograd.grad(terms.loss, logit, retain_graph=True)
@@ -288,6 +288,21 @@ def test_straight_through_density_drives_the_probabilities(density, sign):
     assert (difference > 0).any()
 
 
+@pytest.mark.parametrize(("slot", "costs"), [(0, True), (1, False)], ids=["present", "absent"])
+def test_straight_through_area_counts_the_boxes_of_present_objects(model, slot, costs):
+    """Q_area is half mask, half box (Eq. 13)."""
+    posterior, image = duplicate_scene()
+    objective = make_objective(BOUNDS | {"area": (0.0, 0.01)}, presence_update="straight_through")
+    inference = scene_inference(posterior, torch.zeros(1, 16))
+    width = posterior.boxes.width.clone().requires_grad_()
+    masks = posterior.mixing_weight.clone()
+    masks[:, slot] = 0  # of this object only the box is left
+    posterior = posterior._replace(boxes=posterior.boxes._replace(width=width), mixing_weight=masks)
+    objective(model, image, inference._replace(posterior=posterior)).loss.backward()
+    assert (width.grad[0, slot] > 0) == costs
+    assert width.grad[0, slot] >= 0
+
+
 def test_the_area_bounds_push_the_masks(model):
     """Too little area: the loss falls as masks grow; too much: it rises."""
     posterior, image = duplicate_scene()
@@ -303,7 +318,7 @@ def test_the_area_bounds_push_the_masks(model):
 def test_the_terms_report_what_the_scene_holds(model):
     posterior, image = duplicate_scene()
     terms = make_objective()(model, image, scene_inference(posterior, torch.zeros(1, 16)))
-    assert terms.count == 2
+    assert terms.objects == 2
     assert terms.area.item() == pytest.approx(2 * 64 / 1024)
     assert terms.proposed.item() == pytest.approx(8)
     assert terms.overlap == 0

@@ -282,6 +282,15 @@ def test_the_history_tells_what_happened():
         assert low <= row["penalty_area"] <= high
 
 
+def test_penalties_stay_in_their_range_however_fast_they_move(monkeypatch):
+    monkeypatch.setattr(loop_module, "_PENALTY_RATE", 1.0)
+    _, objective, _ = run(Images(), n_steps=10)
+    low, high = PENALTY_RANGE
+    penalties = [objective.constraints.penalty(name).item() for name in objective.constraints.names]
+    assert all(low * (1 - 1e-5) <= penalty <= high * (1 + 1e-5) for penalty in penalties)
+    assert any(penalty == pytest.approx(bound) for penalty in penalties for bound in PENALTY_RANGE)
+
+
 def test_training_explains_the_images_better():
     _, _, history = run(Images(), n_steps=60, learning_rate=3e-3)
     assert history[-1]["reconstruction"] < 0.85 * history[0]["reconstruction"]
