@@ -31,9 +31,9 @@ def evaluate(segmenter: CellSegmenter, test: object) -> dict[str, float]:
     for start in range(0, len(test.images), 50):
         images = test.images[start : start + 50]
         posterior = segmenter.sample_posterior(images, n_samples=None)
-        counts.append(posterior.count[:, 0])
+        counts.append(posterior.n_objects[:, 0])
         labels.extend(posterior.labels[:, 0])
-        sampled.append(segmenter.sample_posterior(images, n_samples=1).count[:, 0])
+        sampled.append(segmenter.sample_posterior(images, n_samples=1).n_objects[:, 0])
     return {
         "counting_accuracy": counting_accuracy(test.count, np.concatenate(counts)),
         "counting_accuracy_of_one_sample": counting_accuracy(test.count, np.concatenate(sampled)),
@@ -83,7 +83,9 @@ def summary() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, help="folder with the four MNIST files")
     parser.add_argument("--background", choices=("black", "grid"), default="black")
     parser.add_argument("--seed", type=int, default=0)

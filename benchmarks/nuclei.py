@@ -19,7 +19,12 @@ from watershed import MIN_DISTANCES, score, watershed_segment
 from cellsegmenter import CellSegmenter
 from cellsegmenter.datasets import ImageCollection, load_dsb2018
 from cellsegmenter.io import write_overlay
-from cellsegmenter.metrics import average_precision, count_error, mean_average_precision, pooled_average_precision
+from cellsegmenter.metrics import (
+    average_precision,
+    count_error,
+    mean_average_precision,
+    pooled_average_precision,
+)
 
 RESULTS = Path(__file__).parent / "results" / "nuclei.json"
 
@@ -41,7 +46,9 @@ def score_segmenter(segmenter: CellSegmenter, images: ImageCollection) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv, images/, masks/")
     parser.add_argument("--model", type=Path, help="a model file; by default the one that ships")
     parser.add_argument("--overlays", type=Path, help="folder for one PNG per image, worst first")

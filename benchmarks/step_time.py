@@ -34,7 +34,9 @@ def seconds(action: Callable[[], None], device: torch.device) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--network", choices=("small", "reference"), default="small")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--device", default="cpu")
@@ -46,14 +48,20 @@ def main() -> None:
 
     images = make_nuclei(options.batch_size, size=80, count=(4, 9), random_state=0).images
     segmenter = CellSegmenter(
-        network=options.network, device=options.device, n_steps=2, batch_size=options.batch_size, random_state=0
+        network=options.network,
+        device=options.device,
+        n_steps=2,
+        batch_size=options.batch_size,
+        random_state=0,
     ).fit(images)
     device = segmenter.model_.box_code.bias.device
     model = segmenter.model_.train()
     bounds = segmenter._bounds()
     objective = segmenter._objective(bounds, segmenter.noise_scale_).to(device)
     run = loop._Run(model, objective, segmenter._training_settings(bounds, options.network, 0))
-    batch = torch.from_numpy(np.stack([segmenter._prepare(v, bounds, None)[0][...] for v in _views(images)])).to(device)
+    batch = torch.from_numpy(
+        np.stack([segmenter._prepare(v, bounds, None)[0][...] for v in _views(images)])
+    ).to(device)
 
     def full_step() -> None:
         loop._training_step(run, batch)
@@ -81,7 +89,9 @@ def main() -> None:
     }
     print(json.dumps(result, indent=2))
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"step_time_{options.network}_{device.type}.json").write_text(json.dumps(result, indent=2) + "\n")
+    (RESULTS / f"step_time_{options.network}_{device.type}.json").write_text(
+        json.dumps(result, indent=2) + "\n"
+    )
 
 
 def _views(images: np.ndarray) -> list[np.ndarray]:

@@ -30,7 +30,9 @@ def carried_over_resolution(segmenter: CellSegmenter, images: list[np.ndarray]) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv, images/, masks/")
     parser.add_argument("--output", type=Path, required=True, help="the model, NAME.safetensors")
     parser.add_argument("--steps", type=int, default=3000)
@@ -58,7 +60,9 @@ def main() -> None:
 
     segmenter.set_params(checkpoint=None, verbose=False, device="auto")
     segmenter.save(options.output, half=True)
-    segmenter.set_params(resolution=carried_over_resolution(segmenter, train.images[:: len(train.images) // 12]))
+    segmenter.set_params(
+        resolution=carried_over_resolution(segmenter, train.images[:: len(train.images) // 12])
+    )
     print(f"resolution chosen on training images: {segmenter.resolution}")
     scores = score_segmenter(segmenter, load_dsb2018(options.data, split="test"))
     segmenter.card_ |= {

@@ -279,7 +279,9 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         self.n_channels_in_ = n_channels
         self.noise_scale_ = float(noise_scale)
         self.working_diameter_ = bounds.diameter
-        self.history_ = {name: np.array([row[name] for row in history]) for name in history[0]} if history else {}
+        self.history_ = (
+            {name: np.array([row[name] for row in history]) for name in history[0]} if history else {}
+        )
         names = objective.constraints.names
         self.penalties_ = {name: float(objective.constraints.penalty(name)) for name in names}
         self.card_ = self._card(interpretation)
@@ -317,7 +319,8 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         view, interpretation = self._one_image(image)
         self._say(interpretation)
         settings = self._inference_settings(self._seed(random_state), n_samples=n_samples, stride=stride)
-        return self._consensus_of(view, settings, self.diameter if diameter is None else diameter)
+        wanted = self.diameter if diameter is None else diameter
+        return self._consensus_of(view, settings, wanted, self._ready_model())
 
     def predict(self, X: Any, resolution: Any = None) -> Any:
         """Label images.
@@ -423,7 +426,9 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         if n_samples is None:
             settings = replace(settings, n_samples=None)
         device = self._ready_model()
-        random = np.random.default_rng(0)  # an image no larger than a window has a single crop up to its padding
+        random = np.random.default_rng(
+            0
+        )  # an image no larger than a window has a single crop up to its padding
         parts = []
         for start in range(0, len(views), settings.batch_size):
             batch = views[start : start + settings.batch_size]
@@ -483,7 +488,9 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         """
         self._check_fitted()
         description = {
-            "parameters": {name: _plain(v) for name, v in self.get_params().items() if name not in _NOT_SAVED},
+            "parameters": {
+                name: _plain(v) for name, v in self.get_params().items() if name not in _NOT_SAVED
+            },
             "config": self.model_.config.to_dict(),
             "n_channels_in_": self.n_channels_in_,
             "noise_scale_": self.noise_scale_,
@@ -567,7 +574,9 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         if self.n_jobs is not None and check_number("n_jobs", self.n_jobs, integer=True) == 0:
             raise ValueError("n_jobs is 0; give a number of processes, or -1 for one on each core")
 
-    def _sampling(self, window_size: int, n_samples: int | None = None, stride: int | None = None) -> tuple[int, int]:
+    def _sampling(
+        self, window_size: int, n_samples: int | None = None, stride: int | None = None
+    ) -> tuple[int, int]:
         """Samples of each window and stride of a prediction: those given, else the estimator's; checked."""
         samples = self.n_samples if n_samples is None else n_samples
         step = next(s for s in (stride, self.stride, window_size // 4) if s is not None)
@@ -581,7 +590,9 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         if not (self.warm_start and hasattr(self, "model_")):
             return _build(config, seed)
         # Two of the sizes are starting values, which training has long left; the others have to agree.
-        own = replace(self.model_.config, expected_objects=config.expected_objects, initial_side=config.initial_side)
+        own = replace(
+            self.model_.config, expected_objects=config.expected_objects, initial_side=config.initial_side
+        )
         changed = [f.name for f in fields(config) if getattr(own, f.name) != getattr(config, f.name)]
         if changed:
             raise ValueError(
@@ -593,12 +604,16 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
     def _one_image(self, image: Any) -> tuple[ImageView, str]:
         """What must be one image rather than several, and in words how it was understood."""
         if not is_single_image(image, channel_axis=self.channel_axis):
-            what = f"a {type(image).__name__}" if isinstance(image, list | tuple) else f"shape {np.shape(image)}"
+            what = (
+                f"a {type(image).__name__}" if isinstance(image, list | tuple) else f"shape {np.shape(image)}"
+            )
             raise ValueError(f"one image is needed, not {what}; call it for each image, or set channel_axis")
         views, words = check_images(image, channel_axis=self.channel_axis, n_channels=self.n_channels_in_)
         return views[0], words
 
-    def _prepare(self, view: ImageView, working_diameter: float, diameter: Any) -> tuple[PreparedImage, float]:
+    def _prepare(
+        self, view: ImageView, working_diameter: float, diameter: Any
+    ) -> tuple[PreparedImage, float]:
         """The image at working scale, and that scale over its own."""
         if diameter is None:
             scale = 1.0
@@ -663,23 +678,30 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
     def _segment(self, X: Any, resolution: Any) -> list[Any]:
         """A segmentation for each image."""
         self._check_fitted()
-        views, interpretation = check_images(X, channel_axis=self.channel_axis, n_channels=self.n_channels_in_)
+        views, interpretation = check_images(
+            X, channel_axis=self.channel_axis, n_channels=self.n_channels_in_
+        )
         self._say(interpretation)
         settings = self._inference_settings(self._seed())
         wanted = self.resolution if resolution is None else resolution
         check_resolution(wanted)
+        device = self._ready_model()
         found = []
         for view in views:
-            consensus = self._consensus_of(view, settings, self.diameter)
+            consensus = self._consensus_of(view, settings, self.diameter, device)
             found.append(consensus.cut(wanted))
             self._say(f"{len(found[-1])} objects at {found[-1].resolution}")
         return found
 
-    def _consensus_of(self, view: ImageView, settings: InferenceSettings, diameter: Any) -> ImageConsensus:
+    def _consensus_of(
+        self, view: ImageView, settings: InferenceSettings, diameter: Any, device: torch.device
+    ) -> ImageConsensus:
         prepared, scale = self._prepare(view, self.working_diameter_, diameter)
         if scale != 1.0:
-            self._say(f"rescaled by {scale:.3g} to the model's working diameter of {self.working_diameter_:.1f} px")
-        instances = infer_instances(self.model_, prepared, settings, self._ready_model())
+            self._say(
+                f"rescaled by {scale:.3g} to the model's working diameter of {self.working_diameter_:.1f} px"
+            )
+        instances = infer_instances(self.model_, prepared, settings, device)
         cutoff = _CUTOFF_DIAMETERS * self.working_diameter_
         graph = build_consensus(instances, cutoff_distance=cutoff, n_jobs=self.n_jobs)
         smallest = self.min_size

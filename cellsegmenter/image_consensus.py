@@ -115,7 +115,9 @@ def object_columns(segmentation: Segmentation, image: np.ndarray) -> dict[str, n
         properties=("label", "bbox", "centroid", "area", "intensity_mean"),
     )
     intensity = {name: shape.pop(name) for name in list(shape) if name.startswith("intensity_mean")}
-    names = ["mean_intensity"] if len(intensity) == 1 else [f"mean_intensity-{c}" for c in range(len(intensity))]
+    names = (
+        ["mean_intensity"] if len(intensity) == 1 else [f"mean_intensity-{c}" for c in range(len(intensity))]
+    )
     columns = shape | dict(zip(names, intensity.values(), strict=True))
     columns["confidence"] = segmentation.confidence
     return columns | {f"z_{d}": segmentation.z_what[:, d] for d in range(segmentation.z_what.shape[1])}

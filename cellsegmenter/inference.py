@@ -135,18 +135,18 @@ def _collect(
     def of_present(field: Tensor) -> np.ndarray:
         return field[window, slot].float().cpu().numpy()
 
-    prob = of_present(render(posterior).mixing_prob).reshape(len(window), grid.window_size**2)
-    window = window.cpu().numpy()
-    places = pixel.reshape(len(pixel), -1)[window]  # (n, H·W)
+    prob = of_present(render(posterior).mixing_prob).reshape(-1, grid.window_size**2)
+    in_batch = window.cpu().numpy()
+    places = pixel.reshape(len(pixel), -1)[in_batch]  # (n, H·W)
     kept = (prob > _NEGLIGIBLE) & (places >= 0)
     boxes = np.stack([of_present(side) for side in posterior.boxes], axis=-1).reshape(-1, 4)
-    boxes[:, :2] += grid.origin[index[window]][:, ::-1]
+    boxes[:, :2] += grid.origin[index[in_batch]][:, ::-1]
     seen = kept.any(axis=1)  # objects in the padding alone are no objects of the image
     return _Found(
         pixel=places[kept],
         prob=prob[kept],
         n_pixels=kept.sum(axis=1)[seen],
-        window=index[window][seen].astype(np.int32),
+        window=index[in_batch][seen].astype(np.int32),
         sample=np.full(int(seen.sum()), sample, dtype=np.int32),
         presence_prob=of_present(posterior.presence_prob)[seen],
         boxes=boxes[seen],
@@ -180,4 +180,3 @@ def _assemble(
         window_size=grid.window_size,
         n_samples=n_samples,
     )
-

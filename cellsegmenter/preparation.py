@@ -33,7 +33,9 @@ class PreparedImage:
         return normalize_image(self.source[key], method=self.intensity, statistics=self.statistics)
 
 
-def prepare_image(image: Any, *, scale: float = 1.0, intensity: Literal["log", "linear"] = "log") -> PreparedImage:
+def prepare_image(
+    image: Any, *, scale: float = 1.0, intensity: Literal["log", "linear"] = "log"
+) -> PreparedImage:
     """Normalise lazily; rescale, if at all, in memory.
 
     Parameters

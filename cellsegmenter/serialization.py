@@ -73,7 +73,9 @@ def read_model_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         description = json.loads(metadata["description"])
     except (KeyError, ValueError) as error:
-        raise ModelFileError(f"{path} has no readable description ({error!r}); save the model again") from error
+        raise ModelFileError(
+            f"{path} has no readable description ({error!r}); save the model again"
+        ) from error
     full = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
     return full, description
 

@@ -70,7 +70,7 @@ class Proposals(NamedTuple):
 class Selection(NamedTuple):
     """The proposals that non-maximum suppression keeps, best first, at most K of them (Eq. 10)."""
 
-    index: Tensor  # (B, K) flat point of the object grid
+    grid_index: Tensor  # (B, K) flat point of the object grid
     valid: Tensor  # (B, K) bool; False where fewer than K proposals passed
     suppressed: Tensor  # (B, G) bool; True where a better, overlapping box was kept
 
@@ -106,7 +106,7 @@ class PosteriorSamples(NamedTuple):
     reconstruction: np.ndarray  # (N, S, C, H, W) float32
 
     @property
-    def count(self) -> np.ndarray:
+    def n_objects(self) -> np.ndarray:
         """Objects in each sample, (N, S)."""
         return self.presence.sum(-1)
 
@@ -133,7 +133,7 @@ class Instances:
     presence_prob: np.ndarray  # (n,) float32
     boxes: np.ndarray  # (n, 4) float32: x centre, y centre, width, height in image px
     z_what: np.ndarray  # (n, D) float32 posterior means
-    window_origin: np.ndarray  # (n_windows, 2) int64: row, column of the window's corner; may be negative in the padding
+    window_origin: np.ndarray  # (n_windows, 2) int64: row, column of the corner; negative in the padding
     window_size: int  # px
     n_samples: int = 1
     metadata: dict[str, object] = field(default_factory=dict)

@@ -155,12 +155,12 @@ def test_the_best_slots_hold_no_suppressed_box(seed, max_objects):
     score, overlap = scene(seed, 25)
     score = score + torch.rand(score.shape, generator=torch.Generator().manual_seed(seed)) * 1e-3  # no ties
     selection = select_best(score, overlap, 0.3, max_objects)
-    assert selection.index.shape == (2, min(max_objects, 25))
+    assert selection.grid_index.shape == (2, min(max_objects, 25))
     for b in range(2):
         greedy = greedy_suppression(score[b].numpy(), overlap[b].numpy(), 0.3)
-        assert selection.index[b][selection.valid[b]].tolist() == greedy[:max_objects]
+        assert selection.grid_index[b][selection.valid[b]].tolist() == greedy[:max_objects]
         assert np.flatnonzero(~selection.suppressed[b]).tolist() == sorted(greedy)
-        assert len(set(selection.index[b].tolist())) == selection.index.shape[1]
+        assert len(set(selection.grid_index[b].tolist())) == selection.grid_index.shape[1]
 
 
 # Mean residual in boxes (the warm-up of Sec. 3)

@@ -61,7 +61,8 @@ class Resolution:
 
     def __str__(self) -> str:
         agreement = "" if self.agreement is None else f", agreement {self.agreement:.2f}"
-        return f"γ_abs = {self.absolute:.3g} (γ = {self.gamma:.4g} in this image; {self.method}, {self.chosen_by}{agreement})"
+        how = f"{self.method}, {self.chosen_by}{agreement}"
+        return f"γ_abs = {self.absolute:.3g} (γ = {self.gamma:.4g} in this image; {how})"
 
 
 class ResolutionError(ValueError):

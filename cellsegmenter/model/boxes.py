@@ -29,7 +29,9 @@ class BoxCode(nn.Module):
         Side of the box at v = 0 before training, px.
     """
 
-    def __init__(self, object_size: tuple[float, float], spacing: int, reach: float, initial_side: float) -> None:
+    def __init__(
+        self, object_size: tuple[float, float], spacing: int, reach: float, initial_side: float
+    ) -> None:
         super().__init__()
         self.object_size = object_size
         self.spacing = spacing

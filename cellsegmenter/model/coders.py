@@ -68,7 +68,12 @@ class ObjectDecoder(nn.Module):
 
     def __init__(self, out_channels: int, raster: int, channels: int, latent: int, appearance: str) -> None:
         super().__init__()
-        self.raster, self.channels, self.out_channels, self.appearance = raster, channels, out_channels, appearance
+        self.raster, self.channels, self.out_channels, self.appearance = (
+            raster,
+            channels,
+            out_channels,
+            appearance,
+        )
         self.base = math.ceil(raster / 4)  # doubled twice, then cut to the raster
         self.expand = nn.Linear(latent, 2 * channels * self.base**2)
         free_channels = out_channels if appearance == "free" else 0
@@ -92,7 +97,9 @@ class ObjectDecoder(nn.Module):
         weight = torch.sigmoid(rasters[:, :1] + self.template)
         if self.appearance == "free":
             return DecodedObjects(weight, rasters[:, 1:])
-        coefficients = self.surface(z_what).float().view(-1, self.out_channels, 3)  # level, tilt by y, tilt by x
+        coefficients = (
+            self.surface(z_what).float().view(-1, self.out_channels, 3)
+        )  # level, tilt by y, tilt by x
         return DecodedObjects(weight, torch.einsum("nck,kij->ncij", coefficients, self.plane))
 
 
@@ -115,7 +122,8 @@ class BackgroundEncoder(nn.Module):
     def forward(self, bottom: Tensor) -> Gaussian:
         squeezed = self.squeeze(bottom)
         pooled = torch.cat(
-            [nn.functional.adaptive_avg_pool2d(squeezed, 5), nn.functional.adaptive_max_pool2d(squeezed, 5)], 1
+            [nn.functional.adaptive_avg_pool2d(squeezed, 5), nn.functional.adaptive_max_pool2d(squeezed, 5)],
+            1,
         )
         return _gaussian(*self.convolutions(pooled).flatten(1).chunk(2, 1))
 
@@ -142,4 +150,6 @@ class BackgroundDecoder(nn.Module):
         )
 
     def forward(self, z_background: Tensor) -> Tensor:
-        return self.convolutions(self.expand(z_background).view(-1, self.channels, self.base, self.base)).float()
+        return self.convolutions(
+            self.expand(z_background).view(-1, self.channels, self.base, self.base)
+        ).float()

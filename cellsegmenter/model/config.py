@@ -56,5 +56,11 @@ PRESETS: dict[str, dict[str, int]] = {
     # The paper's sizes, for a GPU.
     "reference": {},
     # For a CPU: half-resolution features and fewer channels, about a fifteenth of the arithmetic.
-    "small": {"unet_channels": 12, "fine_level": 1, "raster": 20, "object_channels": 12, "background_channels": 16},
+    "small": {
+        "unet_channels": 12,
+        "fine_level": 1,
+        "raster": 20,
+        "object_channels": 12,
+        "background_channels": 16,
+    },
 }

@@ -25,7 +25,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
         resolved = torch.device(device)
         torch.empty(0, device=resolved)
     except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device={device!r} cannot be used here ({error}); use device='auto' or 'cpu'") from error
+        raise ValueError(
+            f"device={device!r} cannot be used here ({error}); use device='auto' or 'cpu'"
+        ) from error
     return resolved
 
 

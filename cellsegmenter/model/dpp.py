@@ -53,7 +53,9 @@ class DeterminantalPointProcess(nn.Module):
 
     def _points(self, grid_shape: tuple[int, int]) -> Tensor:
         """Grid coordinates (G, 2), rows first, in units of the spacing."""
-        rows, columns = (torch.arange(n, device=self.log_rho.device, dtype=self.log_rho.dtype) for n in grid_shape)
+        rows, columns = (
+            torch.arange(n, device=self.log_rho.device, dtype=self.log_rho.dtype) for n in grid_shape
+        )
         return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).flatten(0, 1)
 
     def kernel(self, points: Tensor) -> Tensor:
@@ -69,7 +71,9 @@ class DeterminantalPointProcess(nn.Module):
         eye = torch.eye(len(kernel), device=kernel.device, dtype=kernel.dtype)
         return 2 * torch.linalg.cholesky(kernel + eye).diagonal().log().sum()
 
-    def _selected_kernel(self, index: Tensor, presence: Tensor, grid_shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def _selected_kernel(
+        self, index: Tensor, presence: Tensor, grid_shape: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
         """S between the slots (B, K, K), and the same with the absent slots replaced by identity rows."""
         kernel = self.kernel(self._points(grid_shape)[index])
         both = presence.unsqueeze(-1) * presence.unsqueeze(-2)
@@ -116,6 +120,8 @@ class DeterminantalPointProcess(nn.Module):
             chosen.append(point)
             # Continue in the subspace that vanishes at the chosen point.
             pivot = np.abs(basis[point]).argmax()
-            basis = np.delete(basis - np.outer(basis[:, pivot], basis[point] / basis[point, pivot]), pivot, axis=1)
+            basis = np.delete(
+                basis - np.outer(basis[:, pivot], basis[point] / basis[point, pivot]), pivot, axis=1
+            )
             basis, _ = np.linalg.qr(basis)
         return np.sort(np.array(chosen, dtype=np.int64))

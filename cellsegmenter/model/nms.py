@@ -54,4 +54,4 @@ def select_best(score: Tensor, overlap: Tensor, threshold: float, max_objects: i
     kept = non_maximum_suppression(score, overlap, threshold)
     slots = min(max_objects, score.shape[-1])
     best, index = score.masked_fill(~kept, -torch.inf).topk(slots, dim=-1)
-    return Selection(index=index, valid=best > -torch.inf, suppressed=~kept)
+    return Selection(grid_index=index, valid=best > -torch.inf, suppressed=~kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from cellsegmenter.types import Gaussian, Proposals
@@ -32,13 +33,16 @@ class ProposalHead(nn.Module):
 
     def initialise(self) -> None:
         """Start near the prior: p at the expected density, v at its mean."""
-        self.out.weight.data.mul_(0.1)
+        with torch.no_grad():
+            self.out.weight *= 0.1
         self.reset_presence()
 
     def reset_presence(self) -> None:
         """Forget what was learned of presence: p at the expected density everywhere."""
-        self.out.weight.data[0].zero_()
-        self.out.bias.data[0] = math.log(self.initial_prob / (1 - self.initial_prob))
+        with torch.no_grad():
+            self.out.weight[0] = 0
+            assert self.out.bias is not None
+            self.out.bias[0] = math.log(self.initial_prob / (1 - self.initial_prob))
 
     def forward(self, grid_features: Tensor) -> Proposals:
         raw = self.out(self.mlp(grid_features)).flatten(2).transpose(1, 2).float()  # (B, G, 9)

@@ -31,7 +31,8 @@ class Rendering(NamedTuple):
 
 def render(posterior: WindowPosterior) -> Rendering:
     """Draw all objects of a posterior sample."""
-    canvas = posterior.background.shape[-2:]
+    height, width = posterior.background.shape[-2:]
+    canvas = (height, width)
     weight = paste(posterior.mixing_weight.unsqueeze(2), posterior.boxes, canvas).squeeze(2)
     return Rendering(
         mixing_weight=weight,
@@ -65,7 +66,8 @@ def composite(posterior: WindowPosterior, image: Tensor) -> Composite:
     first = weight * posterior.appearance
     second = (first * posterior.appearance).sum(2, keepdim=True)
     squared = weight * posterior.mixing_weight.unsqueeze(2)
-    sums = paste_sum(torch.cat([weight, second, squared, first], 2), posterior.boxes, image.shape[-2:])
+    canvas = (image.shape[-2], image.shape[-1])
+    sums = paste_sum(torch.cat([weight, second, squared, first], 2), posterior.boxes, canvas)
     total, second_sum, squared_sum, first_sum = sums[:, 0], sums[:, 1], sums[:, 2], sums[:, 3:]
     error = total * image.square().sum(1) - 2 * (image * first_sum).sum(1) + second_sum
     return Composite(total, error.clamp_min(0), squared_sum)

@@ -64,8 +64,12 @@ class StructuredVAE(nn.Module):
         self.presence_prior = DeterminantalPointProcess(
             c.expected_objects, c.grid_shape, length=c.object_size[0] / 2**c.grid_level
         )
-        self.object_encoder = ObjectEncoder(c.unet_channels + c.n_channels, c.raster, c.object_channels, c.latent_dim)
-        self.object_decoder = ObjectDecoder(c.n_channels, c.raster, c.object_channels, c.latent_dim, c.appearance)
+        self.object_encoder = ObjectEncoder(
+            c.unet_channels + c.n_channels, c.raster, c.object_channels, c.latent_dim
+        )
+        self.object_decoder = ObjectDecoder(
+            c.n_channels, c.raster, c.object_channels, c.latent_dim, c.appearance
+        )
         self.background_encoder = BackgroundEncoder(
             widths[c.unet_depth], c.background_channels, c.background_latent_dim
         )
@@ -149,13 +153,13 @@ class StructuredVAE(nn.Module):
 
         overlap = intersection_over_minimum(grid_boxes, grid_boxes).detach()
         selection = select_best(grid_presence + score, overlap, overlap_threshold, max_objects)  # Eq. 10
-        presence = grid_presence.gather(1, selection.index) * selection.valid
+        presence = grid_presence.gather(1, selection.grid_index) * selection.valid
         if exploration is None:
             selection, presence = _drop_empty_slots(selection, presence)
         elif exploration.straight_through:
-            picked = prob.gather(1, selection.index)
+            picked = prob.gather(1, selection.grid_index)
             presence = presence + (picked - picked.detach()) * selection.valid
-        boxes = grid_boxes.take(selection.index)
+        boxes = grid_boxes.take(selection.grid_index)
 
         crops = self._crop(image, features.fine.float(), boxes).flatten(0, 1)
         with autocast_for(image.device):
@@ -166,10 +170,10 @@ class StructuredVAE(nn.Module):
 
         posterior = WindowPosterior(
             presence=presence,
-            presence_prob=prob.gather(1, selection.index),
-            grid_index=selection.index,
+            presence_prob=prob.gather(1, selection.grid_index),
+            grid_index=selection.grid_index,
             boxes=boxes,
-            z_where=proposals.z_where.take(selection.index),
+            z_where=proposals.z_where.take(selection.grid_index),
             z_what=z_what,
             z_background=z_background,
             mixing_weight=weight,
@@ -180,7 +184,9 @@ class StructuredVAE(nn.Module):
 
     def _crop(self, image: Tensor, fine: Tensor, boxes: Boxes) -> Tensor:
         """Features and grey values of each box, (B, K, C_U + C, R, R)."""
-        boxes = boxes.detach()  # boxes learn from where they paste, not from what the encoder would like to see
+        boxes = (
+            boxes.detach()
+        )  # boxes learn from where they paste, not from what the encoder would like to see
         coarse = Boxes(*(side / 2**self.config.fine_level for side in boxes))
         raster = self.config.raster
         return torch.cat([crop(fine, coarse, raster), crop(image, boxes, raster)], 2)
@@ -233,4 +239,6 @@ def _draw(distribution: Gaussian, noise: Tensor | None) -> Tensor:
 def _drop_empty_slots(selection: Selection, presence: Tensor) -> tuple[Selection, Tensor]:
     """Keep as many slots as the fullest window needs: on proposals come before off ones (Suppl. S5)."""
     slots = max(1, int(presence.sum(1).max()))
-    return selection._replace(index=selection.index[:, :slots], valid=selection.valid[:, :slots]), presence[:, :slots]
+    return selection._replace(
+        grid_index=selection.grid_index[:, :slots], valid=selection.valid[:, :slots]
+    ), presence[:, :slots]

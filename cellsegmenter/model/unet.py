@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -52,7 +53,7 @@ class UNet(nn.Module):
         super().__init__()
         self.grid_level, self.fine_level = grid_level, fine_level
         widths = [channels * 2**step for step in range(depth - fine_level + 1)]
-        steps = list(zip(widths[:-1], widths[1:], strict=True))
+        steps = list(pairwise(widths))
         self.out_channels = {fine_level + step: width for step, width in enumerate(widths)}
         self.stem = _block(in_channels * 4**fine_level, widths[0])
         self.down = nn.ModuleList(_block(a, b) for a, b in steps)

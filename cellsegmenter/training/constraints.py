@@ -45,8 +45,9 @@ class PosteriorConstraints(nn.Module):
     Notes
     -----
     The paper descends lambda itself with the network's learning rate of 1e-3, which needs 10,000 steps
-    from 1 to the upper clamp.  We descend log lambda with Adam at a rate of its own: the same sign, scale-free in
-    Q (a fraction of the area is a hundred times smaller than a reconstruction error), and a factor of ten takes about 100 steps.
+    from 1 to the upper clamp.  We descend log lambda with Adam at a rate of its own: the same sign,
+    scale-free in Q (an area is a hundred times smaller than a reconstruction error), and a factor of ten takes
+    about 100 steps.
     """
 
     def __init__(self, bounds: Mapping[str, tuple[float, float]], *, enabled: bool = True) -> None:
@@ -67,7 +68,9 @@ class PosteriorConstraints(nn.Module):
 
     def adaptation_loss(self, values: Mapping[str, Tensor]) -> Tensor:
         """sum_b lambda_b sg[v(Q_b)]  (second term of Eq. 14): trains the penalties only."""
-        margins = torch.stack([range_margin(values[name].detach(), *self.bounds[name]) for name in self.names])
+        margins = torch.stack(
+            [range_margin(values[name].detach(), *self.bounds[name]) for name in self.names]
+        )
         return (torch.exp(self.log_penalty) * margins).sum()
 
     @torch.no_grad()

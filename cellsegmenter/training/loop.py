@@ -60,11 +60,12 @@ class _Run:
 
     def __init__(self, model: StructuredVAE, objective: Objective, settings: TrainingSettings) -> None:
         self.model, self.objective, self.settings = model, objective, settings
+        parameter_groups: list[dict[str, Any]] = [
+            {"params": list(model.parameters())},
+            {"params": list(objective.parameters()), "lr": _PENALTY_RATE},
+        ]
         self.optimizer = torch.optim.Adam(
-            [
-                {"params": list(model.parameters())},
-                {"params": list(objective.parameters()), "lr": _PENALTY_RATE},
-            ],
+            parameter_groups,
             lr=settings.learning_rate,
             fused=True,
         )
@@ -154,7 +155,7 @@ def train(
     model.to(device).train()
     objective.to(device).train()
     if channels_last_pays(device):
-        model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = _Run(model, objective, settings)
     if settings.checkpoint is not None and settings.checkpoint.exists():
         run.load_state_dict(read_checkpoint(settings.checkpoint), settings.checkpoint)
@@ -279,7 +280,7 @@ def _history_row(run: _Run, terms: Terms, seconds: float) -> dict[str, float]:
         "presence": terms.presence.item(),
         "boxes": terms.boxes.item(),
         "overlap": terms.overlap.item(),
-        "objects": terms.count.item(),
+        "objects": terms.objects.item(),
         "proposed_objects": terms.proposed.item(),
         "area": terms.area.item(),
         "learning_rate": run.optimizer.param_groups[0]["lr"],
@@ -292,7 +293,8 @@ def _history_row(run: _Run, terms: Terms, seconds: float) -> dict[str, float]:
 
 def _show(bar: tqdm[Any], row: dict[str, float]) -> None:
     bar.set_postfix_str(
-        f"L_rec {row['reconstruction']:.2f}, {row['objects']:.1f} objects, area {row['area']:.1%}", refresh=False
+        f"L_rec {row['reconstruction']:.2f}, {row['objects']:.1f} objects, area {row['area']:.1%}",
+        refresh=False,
     )
 
 

@@ -52,7 +52,7 @@ class Terms(NamedTuple):
     presence: Tensor  # cross-entropy to the mean-field target, or f_grid / N_grid
     boxes: Tensor
     overlap: Tensor
-    count: Tensor  # mean objects per window
+    objects: Tensor  # mean objects per window
     area: Tensor  # mean foreground fraction
     proposed: Tensor  # mean of sum p_grid: the network's own, before suppression and warm-up
 
@@ -107,7 +107,9 @@ class Objective(nn.Module):
         else:
             presence = self._straight_through_presence(model, inference)
             presence = presence + self.constraints.weight("density", values["density"]) * values["density"]
-            box_area = (_box_fractions(posterior, model.config.window_size) * posterior.presence).sum(1).mean()
+            box_area = (
+                (_box_fractions(posterior, model.config.window_size) * posterior.presence).sum(1).mean()
+            )
         boxes = box_loss(inference.grid_boxes, posterior, overlap, model.config.object_size)
         latent = latent_divergence(posterior)
         prior = -model.presence_prior.log_prob(
@@ -171,7 +173,9 @@ class Objective(nn.Module):
         log_prior = model.presence_prior.log_prob(
             inference.posterior.grid_index, inference.posterior.presence.detach(), model.config.grid_shape
         ).detach()
-        divergence = grid_divergence(log_prior, inference.proposals.presence_logit, inference.grid_presence).mean()
+        divergence = grid_divergence(
+            log_prior, inference.proposals.presence_logit, inference.grid_presence
+        ).mean()
         if self.training:
             self.grid_normalizer.lerp_(divergence.detach().abs(), 0.05).clamp_(min=1)
         return divergence / self.grid_normalizer

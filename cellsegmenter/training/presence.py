@@ -51,8 +51,10 @@ def presence_loss(logit: Tensor, selection: Selection, covered: Tensor, target: 
     target : Tensor (B, K)
     """
     entropy = torch.nn.functional.binary_cross_entropy_with_logits
-    picked = (entropy(logit.gather(1, selection.index), target, reduction="none") * selection.valid).sum(1)
-    idle = (~selection.suppressed).float().scatter(1, selection.index, 0.0)
+    picked = (entropy(logit.gather(1, selection.grid_index), target, reduction="none") * selection.valid).sum(
+        1
+    )
+    idle = (~selection.suppressed).float().scatter(1, selection.grid_index, 0.0)
     weight = _IDLE_WEIGHT * idle + _COVERED_WEIGHT * covered
     return (picked + (torch.nn.functional.softplus(logit) * weight).sum(1)).mean()
 
@@ -75,7 +77,9 @@ def mask_boxes(posterior: WindowPosterior, margin: float) -> tuple[Boxes, Tensor
     return Boxes(x, y, width, height), mask.flatten(2).any(-1)
 
 
-def box_loss(grid_boxes: Boxes, posterior: WindowPosterior, overlap: Tensor, object_size: tuple[float, float]) -> Tensor:
+def box_loss(
+    grid_boxes: Boxes, posterior: WindowPosterior, overlap: Tensor, object_size: tuple[float, float]
+) -> Tensor:
     """Pull every cell near an object to the bounding box of that object's own mask.
 
     The box part of the paper's area constraint makes all boxes smaller or all larger; measured, bounding boxes

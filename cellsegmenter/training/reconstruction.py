@@ -51,7 +51,7 @@ def leave_one_out_gains(
     away or adding it is one subtraction or addition at each pixel; and it changes no pixel outside its box, so
     the sum runs over a patch around it.
     """
-    patch = _Patches.around(posterior.boxes, image.shape[-2:])
+    patch = _Patches.around(posterior.boxes, (image.shape[-2], image.shape[-1]))
     fields = torch.stack([objects.weight, objects.weighted_error, background], 1)
     all_weight, all_error, background = patch.read(fields).unbind(2)  # (B, K, P, P)
     weight = posterior.mixing_weight.unsqueeze(2)

@@ -36,7 +36,7 @@ class CollapseWatch:
     def update(self, count: float) -> Collapse | None:
         """Take the mean count of one batch; name the collapse in the step in which it is established."""
         self.count = count if self.count is None else 0.95 * self.count + 0.05 * count
-        collapse = self._verdict()
+        collapse = self._verdict(self.count)
         self.steps_outside = self.steps_outside + 1 if collapse else 0
         if self.steps_outside < self.patience:
             return None
@@ -44,10 +44,10 @@ class CollapseWatch:
         self.count = None
         return collapse
 
-    def _verdict(self) -> Collapse | None:
+    def _verdict(self, count: float) -> Collapse | None:
         low, high = self.expected
-        if self.count < min(0.1 * low, 0.25):
+        if count < min(0.1 * low, 0.25):
             return "empty"
-        if self.count > 0.95 * self.max_objects and self.count > 1.25 * high:
+        if count > 0.95 * self.max_objects and count > 1.25 * high:
             return "full"
         return None
