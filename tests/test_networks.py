@@ -8,10 +8,11 @@ import torch
 from reference import tiny_config
 from torch import Tensor
 
+from cellsegmenter.model import structured_vae
 from cellsegmenter.model.boxes import intersection_over_minimum
 from cellsegmenter.model.coders import BackgroundDecoder, BackgroundEncoder, ObjectDecoder, ObjectEncoder
 from cellsegmenter.model.config import PRESETS, ModelConfig, grid_level_for
-from cellsegmenter.model.device import resolve_device
+from cellsegmenter.model.device import autocast_for, resolve_device
 from cellsegmenter.model.proposals import ProposalHead
 from cellsegmenter.model.rendering import render
 from cellsegmenter.model.structured_vae import Exploration, Inference, Noise, StructuredVAE
@@ -305,7 +306,7 @@ def test_without_noise_the_most_probable_values_are_taken(model):
     prob = torch.sigmoid(inference.proposals.presence_logit)
     assert torch.equal(inference.grid_presence, (prob > 0.5).float())
     assert 0 < inference.grid_presence.mean() < 1
-    with torch.no_grad():
+    with torch.no_grad(), autocast_for(image.device):
         boxes = model.box_code(inference.proposals.z_where.mean, model.config.grid_shape)
         weight, _ = model.decode(inference.posterior.z_what.mean)
         background = model.background_decoder(inference.posterior.z_background.mean)
@@ -363,6 +364,18 @@ def test_the_warmup_finds_what_the_background_leaves_over(model):
     x, y = posterior.boxes.x[0, 0], posterior.boxes.y[0, 0]
     assert 16 < x < 32
     assert 16 < y < 32
+
+
+@pytest.mark.parametrize("appearance", ["smooth", "free"])
+def test_networks_in_bfloat16_leave_geometry_and_likelihood_in_single_precision(monkeypatch, appearance):
+    """What a GPU does, emulated: nothing after the networks may be computed, or come out, in bfloat16."""
+    monkeypatch.setattr(structured_vae, "autocast_for", lambda device: torch.autocast("cpu", torch.bfloat16))
+    model = with_presence_logit(build(appearance=appearance), 50)
+    assert model.features(windows(model)).fine.dtype == torch.bfloat16, "the emulation has to work"
+    inference = infer(model, windows(model), draw_noise(model))
+    floats = [tensor for tensor in tensors(inference) if tensor.is_floating_point()]
+    assert {tensor.dtype for tensor in floats} == {torch.float32}
+    assert render(inference.posterior).reconstruction.dtype == torch.float32
 
 
 # Generation (Sec. 2)

@@ -100,7 +100,8 @@ class ObjectDecoder(nn.Module):
         coefficients = (
             self.surface(z_what).float().view(-1, self.out_channels, 3)
         )  # level, tilt by y, tilt by x
-        return DecodedObjects(weight, torch.einsum("nck,kij->ncij", coefficients, self.plane))
+        # Not a matrix product: autocast would take that in bfloat16 again.
+        return DecodedObjects(weight, (coefficients[..., None, None] * self.plane).sum(2))
 
 
 class BackgroundEncoder(nn.Module):
