@@ -1,5 +1,6 @@
 """The estimator: what fits, predicts, transforms, samples, saves; images of every shape go in."""
 
+import functools
 import json
 import pickle
 import warnings
@@ -18,11 +19,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cellsegmenter import AbsoluteResolution, CellSegmenter
+from cellsegmenter import estimator as estimator_module
 from cellsegmenter import inference as inference_module
 from cellsegmenter.inference import infer_instances
 from cellsegmenter.metrics import average_precision
 from cellsegmenter.serialization import ModelFileError
+from cellsegmenter.training import loop as loop_module
+from cellsegmenter.training.checkpoint import CheckpointError
 from cellsegmenter.training.constraints import PENALTY_RANGE
+from cellsegmenter.training.loop import TrainingSettings
+from cellsegmenter.training.watch import CollapseWatch
 from cellsegmenter.windows import WindowGrid, make_windows
 
 BRIEF = SMALL | {"n_steps": 5, "batch_size": 2, "resolution": AbsoluteResolution(0.3)}
@@ -102,7 +108,9 @@ def test_fit_returns_itself_and_leaves_global_generators_alone(scenes):
 def test_a_model_without_labels_finds_the_nuclei(trained, scenes):
     images, labels = scenes[0][:5], scenes[1][:5]
     assert trained.score(images, labels) > 0.3
-    expected = np.mean([average_precision(t, p) for t, p in zip(labels, trained.predict(images), strict=True)])
+    expected = np.mean(
+        [average_precision(t, p) for t, p in zip(labels, trained.predict(images), strict=True)]
+    )
     assert trained.score(images, labels) == pytest.approx(expected)
 
 
@@ -157,13 +165,20 @@ def instances_of(segmenter, image, **changes):
     found = infer_instances(segmenter.model_, prepared, settings, torch.device("cpu"))
     corner = found.window_origin[found.window]
     order = np.lexsort((*found.boxes[:, :2].T, found.sample, *corner.T))
-    return found.presence_prob[order], found.boxes[order], found.membership[:, order].toarray(), found.z_what[order]
+    return (
+        found.presence_prob[order],
+        found.boxes[order],
+        found.membership[:, order].toarray(),
+        found.z_what[order],
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_random_numbers_belong_to_the_windows_place(trained, scenes, batch_size):
     for one, two in zip(
-        instances_of(trained, scenes[0][0]), instances_of(trained, scenes[0][0], batch_size=batch_size), strict=True
+        instances_of(trained, scenes[0][0]),
+        instances_of(trained, scenes[0][0], batch_size=batch_size),
+        strict=True,
     ):
         # Convolutions in bfloat16 round differently in batches of another size.
         np.testing.assert_allclose(one, two, atol=0.05)
@@ -204,7 +219,9 @@ def test_warm_start_goes_on_from_the_model_at_hand(trained, segmenter, scenes):
 
 def test_warm_start_refuses_another_architecture(segmenter, scenes):
     segmenter.set_params(warm_start=True, n_steps=1, latent_dim=5)
-    with pytest.raises(ValueError, match=r"warm_start=True cannot go on.*another latent_dim;.*warm_start=False"):
+    with pytest.raises(
+        ValueError, match=r"warm_start=True cannot go on.*another latent_dim;.*warm_start=False"
+    ):
         segmenter.fit(scenes[0])
     assert segmenter.set_params(warm_start=False).fit(scenes[0]).model_.config.latent_dim == 5
 
@@ -221,6 +238,86 @@ def test_predictions_follow_the_model_and_not_later_parameters(trained, segmente
     np.testing.assert_array_equal(segmenter.predict(scenes[0][0]), trained.predict(scenes[0][0]))
     assert segmenter.transform(scenes[0][0]).shape[1] == 4
     assert segmenter.sample_posterior(scenes[0][0, :48, :48], n_samples=1).z_what.shape[-1] == 4
+
+
+@pytest.fixture
+def frequent(monkeypatch):
+    """Checkpoints every ten steps."""
+    monkeypatch.setattr(
+        estimator_module, "TrainingSettings", functools.partial(TrainingSettings, checkpoint_interval=10)
+    )
+
+
+def interrupt(monkeypatch, step):
+    """The training is killed in this step; undone with the context."""
+
+    def killed(run, image, original=loop_module._training_step):
+        if run.step == step:
+            raise KeyboardInterrupt
+        return original(run, image)
+
+    monkeypatch.setattr(loop_module, "_training_step", killed)
+
+
+def test_an_interrupted_fit_goes_on_where_its_checkpoint_is(scenes, tmp_path, monkeypatch, frequent):
+    settings = BRIEF | {"n_steps": 30}
+    whole = CellSegmenter(**settings).fit(scenes[0])
+    checkpoint = tmp_path / "folder" / "run.ckpt"
+    segmenter = CellSegmenter(**settings, checkpoint=str(checkpoint))
+    with monkeypatch.context() as context:
+        interrupt(context, 17)
+        with pytest.raises(KeyboardInterrupt):
+            segmenter.fit(scenes[0])
+    assert not hasattr(segmenter, "model_")
+    segmenter.fit(scenes[0])
+    assert_same_weights(segmenter, whole)
+    assert segmenter.penalties_ == whole.penalties_
+    for name, values in whole.history_.items():
+        if name != "seconds":
+            np.testing.assert_array_equal(segmenter.history_[name], values)
+    assert (np.diff(segmenter.history_["seconds"]) > 0).all()
+    assert not list(checkpoint.parent.glob("*.part*"))
+
+
+def test_a_checkpoint_of_other_bounds_or_settings_is_refused(scenes, tmp_path, frequent):
+    settings = BRIEF | {"n_steps": 10, "checkpoint": tmp_path / "run.ckpt"}
+    CellSegmenter(**settings).fit(scenes[0])
+    for changed, named in (
+        ({"density": (2, 7)}, "density"),  # the same mean, and so the same model
+        ({"area": (0.1, 0.3)}, "area"),
+        ({"object_size": (8, 24)}, "object_size"),
+        ({"batch_size": 3}, "batch_size"),
+        ({"n_steps": 20}, "n_steps"),
+        ({"presence_update": "straight_through"}, "presence_update"),
+    ):
+        with pytest.raises(
+            CheckpointError, match=rf"run\.ckpt' belongs to a run with another .*{named}.*delete it"
+        ):
+            CellSegmenter(**settings | changed).fit(scenes[0])
+    # A seed is none of them: the checkpoint has the state of the generators.
+    CellSegmenter(**settings | {"random_state": None}).fit(scenes[0])
+
+
+def test_a_collapsed_training_says_so_and_recovers(scenes, monkeypatch):
+    def collapsed(config, seed):
+        model = build(config, seed)
+        model.proposal_head.out.bias.data[0] = -50.0
+        return model
+
+    build = estimator_module._build
+    monkeypatch.setattr(estimator_module, "_build", collapsed)
+    monkeypatch.setattr(loop_module, "CollapseWatch", functools.partial(CollapseWatch, patience=10))
+    # The warm-up would hide that the network itself finds nothing.
+    monkeypatch.setattr(loop_module, "warmup_weight", lambda step: 0.0)
+    segmenter = CellSegmenter(**BRIEF | {"n_steps": 30})
+    with pytest.warns(
+        loop_module.CollapseWarning, match="no object anywhere.*check that density, area"
+    ) as caught:
+        segmenter.fit(scenes[0])
+    assert len(caught) == 1
+    objects = segmenter.history_["objects"]
+    assert objects[0] == 0
+    assert objects[-1] > 1
 
 
 # --- files -----------------------------------------------------------------------------------------------
@@ -253,9 +350,13 @@ def test_half_precision_halves_the_file_and_keeps_the_predictions(trained, scene
     trained.save(str(half), half=True)
     assert half.stat().st_size < 0.6 * full.stat().st_size
     again = CellSegmenter.load(half).set_params(device="cpu")
-    assert {value.dtype for value in weights_of(again).values() if value.is_floating_point()} == {torch.float32}
+    assert {value.dtype for value in weights_of(again).values() if value.is_floating_point()} == {
+        torch.float32
+    }
     images = scenes[0][:4]
-    scores = [average_precision(t, p) for t, p in zip(trained.predict(images), again.predict(images), strict=True)]
+    scores = [
+        average_precision(t, p) for t, p in zip(trained.predict(images), again.predict(images), strict=True)
+    ]
     assert np.mean(scores) > 0.9
     saved_again = tmp_path / "again.safetensors"
     again.save(saved_again, half=True)
@@ -294,7 +395,9 @@ def header_only(path):
 
 
 def bare_description(path, description):
-    save_file({"x": torch.zeros(2)}, path, metadata={"format": "cellsegmenter-model-1", "description": description})
+    save_file(
+        {"x": torch.zeros(2)}, path, metadata={"format": "cellsegmenter-model-1", "description": description}
+    )
 
 
 @pytest.mark.parametrize(
@@ -307,7 +410,10 @@ def bare_description(path, description):
         (header_only, "another program"),
         (lambda path: bare_description(path, "{}"), "not hold a model of this version"),
         (lambda path: bare_description(path, "{"), "no readable description"),
-        (lambda path: bare_description(path, '{"parameters": {"colour": 1}}'), "not hold a model of this version"),
+        (
+            lambda path: bare_description(path, '{"parameters": {"colour": 1}}'),
+            "not hold a model of this version",
+        ),
     ],
 )
 def test_what_is_no_model_file_is_refused_and_never_executed(tmp_path, write, message):
@@ -361,7 +467,13 @@ def test_the_pretrained_model(nuclei):
 def test_layouts_of_the_same_image_give_the_same_labels(trained, scenes):
     image = scenes[0][0]
     expected = trained.predict(image)
-    for same in (image.tolist(), torch.from_numpy(image), pd.DataFrame(image), Lazy(image), np.asfortranarray(image)):
+    for same in (
+        image.tolist(),
+        torch.from_numpy(image),
+        pd.DataFrame(image),
+        Lazy(image),
+        np.asfortranarray(image),
+    ):
         labels = trained.predict([same])[0] if isinstance(same, list) else trained.predict(same)
         np.testing.assert_array_equal(labels, expected)
 
@@ -394,7 +506,9 @@ def test_lazy_arrays_are_read_in_pieces():
 def test_zarr_arrays(trained, scenes):
     zarr = pytest.importorskip("zarr")
     images = scenes[0][:2]
-    np.testing.assert_array_equal(trained.predict(zarr.array(images, chunks=(1, 32, 32))), trained.predict(images))
+    np.testing.assert_array_equal(
+        trained.predict(zarr.array(images, chunks=(1, 32, 32))), trained.predict(images)
+    )
 
 
 def test_channels(scenes):
@@ -561,7 +675,9 @@ def test_posterior_samples(trained, scenes):
 def test_the_most_probable_posterior(trained, scenes):
     most_probable = trained.sample_posterior(scenes[0][0, :48, :48], n_samples=None)
     assert most_probable.presence.shape[:2] == (1, 1)
-    np.testing.assert_array_equal(most_probable.presence, most_probable.presence_prob * most_probable.presence > 0.5)
+    np.testing.assert_array_equal(
+        most_probable.presence, most_probable.presence_prob * most_probable.presence > 0.5
+    )
     smaller = trained.sample_posterior([scenes[0][0, :30, :20]])
     assert smaller.reconstruction.shape == (1, 16, 1, 48, 48)
 

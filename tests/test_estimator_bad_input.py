@@ -30,16 +30,32 @@ def with_pixel(value, dtype=float):
 # --- images ----------------------------------------------------------------------------------------------
 
 BAD_IMAGES = {
-    "nan": (with_pixel(np.nan), ValueError, r"X contains NaN or infinity: 1 pixels, the first at \(7, 9\).*nan_to_num"),
-    "beyond float32": (with_pixel(1e39), ValueError, "1 pixels, the first at .*divide what float32 cannot hold"),
+    "nan": (
+        with_pixel(np.nan),
+        ValueError,
+        r"X contains NaN or infinity: 1 pixels, the first at \(7, 9\).*nan_to_num",
+    ),
+    "beyond float32": (
+        with_pixel(1e39),
+        ValueError,
+        "1 pixels, the first at .*divide what float32 cannot hold",
+    ),
     "inf": (with_pixel(np.inf), ValueError, "NaN or infinity"),
     "nan in a list": ([NOISE, with_pixel(np.nan)], ValueError, r"X\[1\] contains NaN"),
     "one row": (np.zeros(64), ValueError, r"X has 1 dimensions, shape \(64,\).*Accepted are"),
     "five dimensions": (np.zeros((1, 1, 1, 9, 9)), ValueError, "5 dimensions"),
-    "rgb": (np.zeros((64, 64, 3)), ValueError, "one image with 3 channel.*64 grey images; set channel_axis=-1"),
+    "rgb": (
+        np.zeros((64, 64, 3)),
+        ValueError,
+        "one image with 3 channel.*64 grey images; set channel_axis=-1",
+    ),
     "two channels": (np.zeros((64, 64, 2)), ValueError, "one image with 2 channel.*set channel_axis"),
     "batch with channels": (np.zeros((2, 64, 64, 2)), ValueError, "4 dimensions.*set channel_axis"),
-    "list of batches": ([np.zeros((2, 64, 64))], ValueError, r"X\[0\] has shape \(2, 64, 64\).*not one image"),
+    "list of batches": (
+        [np.zeros((2, 64, 64))],
+        ValueError,
+        r"X\[0\] has shape \(2, 64, 64\).*not one image",
+    ),
     "no images": (np.zeros((0, 64, 64)), ValueError, "holds no images; give at least one"),
     "empty list": ([], ValueError, "X is an empty list; give at least one image"),
     "no pixels": (np.zeros((0, 64)), ValueError, "no pixels"),
@@ -72,17 +88,26 @@ class Lazy:
 
 
 def test_pixels_of_lazy_arrays_are_checked_when_read(trained):
-    with pytest.raises(ValueError, match=r"X\[1\] contains NaN or infinity: 1 pixels, the first at \(0, 7, 9\)"):
+    with pytest.raises(
+        ValueError, match=r"X\[1\] contains NaN or infinity: 1 pixels, the first at \(0, 7, 9\)"
+    ):
         trained.predict(Lazy(np.stack([NOISE, with_pixel(np.nan)])))
 
 
 @pytest.mark.parametrize(
     "X",
-    [np.zeros((3, 64, 64)), np.full((64, 64), 7, np.uint8), [np.zeros((50, 50)), np.ones((60, 60))], np.ones((1, 1))],
+    [
+        np.zeros((3, 64, 64)),
+        np.full((64, 64), 7, np.uint8),
+        [np.zeros((50, 50)), np.ones((60, 60))],
+        np.ones((1, 1)),
+    ],
     ids=["black", "one grey", "black and white", "one pixel"],
 )
 def test_nothing_can_be_learned_from_constant_images(X, no_training):
-    with pytest.raises(ValueError, match=r"X shows nothing to learn from.*one value.*check that the right channel"):
+    with pytest.raises(
+        ValueError, match=r"X shows nothing to learn from.*one value.*check that the right channel"
+    ):
         CellSegmenter(**SMALL).fit(X)
     with pytest.raises(ValueError, match="X shows nothing to learn from"):
         CellSegmenter(**SMALL, noise_scale=0.1).fit(X)
@@ -130,7 +155,9 @@ def test_methods_of_one_image_refuse_several(trained):
 
 
 def test_posterior_samples_need_images_that_fit_into_a_window(trained):
-    with pytest.raises(ValueError, match="X has 64 × 64 px, more than a window of 48 px; crop it, or use consensus"):
+    with pytest.raises(
+        ValueError, match="X has 64 × 64 px, more than a window of 48 px; crop it, or use consensus"
+    ):
         trained.sample_posterior(NOISE)
 
 
@@ -151,7 +178,10 @@ BAD_PARAMETERS = [
     ({"density": (3, "6")}, "the maximum of density is '6'; give a number"),
     ({"density": (3, np.nan)}, "the maximum of density is nan; give a finite number"),
     ({"density": (0, 0)}, "asks for no object at all; give a positive maximum"),
-    ({"density": (3, 30), "max_objects": 10}, r"density=\(3, 30\) exceeds max_objects=10.*use max_objects=45"),
+    (
+        {"density": (3, 30), "max_objects": 10},
+        r"density=\(3, 30\) exceeds max_objects=10.*use max_objects=45",
+    ),
     ({"density": (3, 300)}, r"density=\(3, 300\) exceeds the 36 points of the object grid"),
     ({"area": (0.2, 0.1)}, r"area=\(0.2, 0.1\) is reversed"),
     ({"area": (-0.1, 0.1)}, "the minimum of area is -0.1; it must be at least 0"),
