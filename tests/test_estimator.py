@@ -4,6 +4,7 @@ import functools
 import json
 import pickle
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from cellsegmenter import estimator as estimator_module
 from cellsegmenter import inference as inference_module
 from cellsegmenter.inference import infer_instances
 from cellsegmenter.metrics import average_precision
+from cellsegmenter.model import structured_vae as structured_vae_module
 from cellsegmenter.serialization import ModelFileError
 from cellsegmenter.training import loop as loop_module
 from cellsegmenter.training.checkpoint import CheckpointError
@@ -174,14 +176,15 @@ def instances_of(segmenter, image, **changes):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
-def test_random_numbers_belong_to_the_windows_place(trained, scenes, batch_size):
+def test_random_numbers_belong_to_the_windows_place(trained, scenes, batch_size, monkeypatch):
+    # In bfloat16 the rounding depends on the size of a batch, and now and then that tips a coin.
+    monkeypatch.setattr(structured_vae_module, "autocast_for", lambda _: nullcontext())
     for one, two in zip(
         instances_of(trained, scenes[0][0]),
         instances_of(trained, scenes[0][0], batch_size=batch_size),
         strict=True,
     ):
-        # Convolutions in bfloat16 round differently in batches of another size.
-        np.testing.assert_allclose(one, two, atol=0.05)
+        np.testing.assert_allclose(one, two, atol=1e-3)
 
 
 def test_labels_do_not_depend_on_the_order_of_the_windows(trained, scenes, monkeypatch):
