@@ -17,10 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cellsegmenter import CellSegmenter
 from cellsegmenter.datasets import make_nuclei
-from cellsegmenter.model.device import autocast_for
-from cellsegmenter.training import loop
+from cellsegmenter.learning import new_model, training_objective, training_settings
+from cellsegmenter.model.device import autocast_for, channels_last_pays, resolve_device
+from cellsegmenter.normalize import normalize_image
+from cellsegmenter.parameters import check_bounds_together, model_config
+from cellsegmenter.training.loop import Run, training_step
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -46,25 +48,34 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
 
-    images = make_nuclei(options.batch_size, size=80, count=(4, 9), random_state=0).images
-    segmenter = CellSegmenter(
-        network=options.network,
-        device=options.device,
-        n_steps=2,
-        batch_size=options.batch_size,
-        random_state=0,
-    ).fit(images)
-    device = segmenter.model_.box_code.bias.device
-    model = segmenter.model_.train()
-    bounds = segmenter._bounds()
-    objective = segmenter._objective(bounds, segmenter.noise_scale_).to(device)
-    run = loop._Run(model, objective, segmenter._training_settings(bounds, options.network, 0))
-    batch = torch.from_numpy(
-        np.stack([segmenter._prepare(v, bounds, None)[0][...] for v in _views(images)])
+    device = resolve_device(options.device)
+    bounds = check_bounds_together(
+        density=(5, 10), area=(0.1, 0.15), object_size=(8, 28), window_size=80, max_objects=None
+    )
+    config = model_config(bounds, n_channels=1, preset=options.network, appearance="smooth", latent_dim=20)
+    model = new_model(config, seed=0).to(device).train()
+    if channels_last_pays(device):
+        model.to(memory_format=torch.channels_last)
+    objective = training_objective(
+        bounds, 0.1, sapr=True, overlap_penalty=0.0, presence_update="mean_field"
     ).to(device)
+    settings = training_settings(
+        bounds,
+        options.network,
+        n_steps=None,
+        batch_size=options.batch_size,
+        learning_rate=None,
+        augment=False,
+        checkpoint=None,
+        seed=0,
+        progress=False,
+    )
+    run = Run(model, objective, settings)
+    images = make_nuclei(options.batch_size, size=80, count=(4, 9), random_state=0).images
+    batch = torch.from_numpy(np.stack([normalize_image(image)[None] for image in images])).to(device)
 
     def full_step() -> None:
-        loop._training_step(run, batch)
+        training_step(run, batch)
 
     def bare_unet() -> None:
         model.zero_grad(set_to_none=True)
@@ -92,10 +103,6 @@ def main() -> None:
     (RESULTS / f"step_time_{options.network}_{device.type}.json").write_text(
         json.dumps(result, indent=2) + "\n"
     )
-
-
-def _views(images: np.ndarray) -> list[np.ndarray]:
-    return [image[None] for image in images]
 
 
 if __name__ == "__main__":

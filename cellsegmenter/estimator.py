@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import fields, replace
+from dataclasses import replace
 from importlib import resources
 from numbers import Integral
 from pathlib import Path
@@ -15,41 +15,42 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags, check_array, check_random_state
 
-from cellsegmenter.consensus import AbsoluteResolution, build_consensus, check_resolution
-from cellsegmenter.diameter import estimate_diameter
+from cellsegmenter.consensus import AbsoluteResolution, check_resolution
 from cellsegmenter.image_consensus import ImageConsensus, object_columns
-from cellsegmenter.inference import InferenceSettings, infer_instances, sample_windows
+from cellsegmenter.inference import InferenceSettings, sample_windows
 from cellsegmenter.io import check_writable
+from cellsegmenter.learning import (
+    OVERLAP_THRESHOLD,
+    continued_model,
+    learn,
+    new_model,
+    noise_scale_of,
+    training_objective,
+    training_settings,
+)
 from cellsegmenter.metrics import average_precision
 from cellsegmenter.model.config import PRESETS, ModelConfig
 from cellsegmenter.model.device import channels_last_pays, resolve_device
 from cellsegmenter.model.rendering import render
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.parameters import Bounds, check_bounds_together, model_config
-from cellsegmenter.preparation import PreparedImage, prepare_image
-from cellsegmenter.serialization import ModelFileError, half_precision, read_model_file, write_model_file
+from cellsegmenter.preparation import prepare_image
+from cellsegmenter.segmenting import PREDICTION_SLOTS, consensus_of, working_scale
+from cellsegmenter.serialization import (
+    ModelFileError,
+    half_precision,
+    parameter_value,
+    plain_value,
+    read_model_file,
+    write_model_file,
+)
 from cellsegmenter.tables import feature_names, latent_output, posterior_arrays, stack_tables
-from cellsegmenter.training.constraints import PosteriorConstraints
-from cellsegmenter.training.loop import TrainingSettings, train
-from cellsegmenter.training.noise_scale import estimate_noise_scale
-from cellsegmenter.training.objective import Objective, ObjectiveSettings
 from cellsegmenter.types import PosteriorSamples
-from cellsegmenter.validation import ImageView, check_images, check_number, is_single_image
+from cellsegmenter.validation import ImageView, check_choice, check_images, check_number, is_single_image
 from cellsegmenter.windows import check_stride, random_crop
 
 __all__ = ["CellSegmenter"]
 
-# Default steps, batch size and learning rate of each preset.
-_TRAINING = {"small": (2400, 16, 5e-3), "reference": (10000, 128, 2e-3)}
-# Windows of real images are denser than the mean; suppression, not a lack of slots, should limit them.
-_PREDICTION_SLOTS = 2
-# alpha, the largest intersection over minimum of two boxes (Suppl. S5).  The paper has 0.3 in training and 0.5 in
-# prediction; measured, 0.3 blocks close neighbours, and 0.5 lets samples draw an object twice.
-_OVERLAP = 0.4
-# d_c in working diameters: measured on simulated posteriors, below 0.7 large objects are split.
-_CUTOFF_DIAMETERS = 1.0
-# The smallest object, as a fraction of the smallest box's area.
-_SMALLEST_FRACTION = 0.25
 _ON_THE_CARD = ("density", "area", "object_size", "window_size", "diameter")
 # Parameters that belong to a machine or a session and do not travel with a model.
 _NOT_SAVED = ("checkpoint", "device", "n_jobs", "verbose")
@@ -161,6 +162,8 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
     (96, 96)
     """
 
+    model_: StructuredVAE
+
     def __init__(
         self,
         density: tuple[float, float] = (5, 10),
@@ -253,16 +256,15 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         self._say(f"fit on {interpretation}")
         n_channels = views[0].shape[0]
         check_images(X, channel_axis=self.channel_axis, n_channels=n_channels)
-        images = [self._prepare(view, bounds.diameter, self.diameter)[0] for view in views]
-        seed = self._seed()
-        crops = _sample_crops(images, bounds.window_size, seed)
-        if crops.min() == crops.max():
-            raise ValueError(
-                f"X shows nothing to learn from: in all of its {len(views)} image(s) the pixels have one value, as "
-                "far as 200 random crops tell; check that the right channel or file was read"
+        images = [
+            prepare_image(
+                view, scale=working_scale(view, bounds.diameter, self.diameter), intensity=self.intensity
             )
-        noise_scale = estimate_noise_scale(crops) if self.noise_scale is None else self.noise_scale
-
+            for view in views
+        ]
+        seed = self._seed()
+        estimated_scale = noise_scale_of(images, bounds.window_size, seed)
+        noise_scale = estimated_scale if self.noise_scale is None else self.noise_scale
         config = model_config(
             bounds,
             n_channels=n_channels,
@@ -270,20 +272,33 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
             appearance=self.appearance,
             latent_dim=self.latent_dim,
         )
-        model = self._model_to_train(config, seed)
-        objective = self._objective(bounds, noise_scale)
-        settings = self._training_settings(bounds, preset, seed)
-        history = train(model, objective, images, settings, device=device)
+        goes_on = self.warm_start and hasattr(self, "model_")
+        model = continued_model(self.model_, config) if goes_on else new_model(config, seed)
+        objective = training_objective(
+            bounds,
+            noise_scale,
+            sapr=self.sapr,
+            overlap_penalty=self.overlap_penalty,
+            presence_update=self.presence_update,
+        )
+        settings = training_settings(
+            bounds,
+            preset,
+            n_steps=self.n_steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            augment=self.augment,
+            checkpoint=self.checkpoint,
+            seed=seed,
+            progress=self.verbose,
+        )
+        learned = learn(model, objective, images, settings, device)
 
         self.model_ = model
         self.n_channels_in_ = n_channels
         self.noise_scale_ = float(noise_scale)
         self.working_diameter_ = bounds.diameter
-        self.history_ = (
-            {name: np.array([row[name] for row in history]) for name in history[0]} if history else {}
-        )
-        names = objective.constraints.names
-        self.penalties_ = {name: float(objective.constraints.penalty(name)) for name in names}
+        self.history_, self.penalties_ = learned
         self.card_ = self._card(interpretation)
         return self
 
@@ -426,13 +441,14 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         if n_samples is None:
             settings = replace(settings, n_samples=None)
         device = self._ready_model()
-        random = np.random.default_rng(
-            0
-        )  # an image no larger than a window has a single crop up to its padding
+        # The only crop of an image no larger than a window is the image, up to its padding.
+        random = np.random.default_rng(0)
         parts = []
         for start in range(0, len(views), settings.batch_size):
-            batch = views[start : start + settings.batch_size]
-            windows = np.stack([random_crop(self._prepare(v, 0, None)[0], size, random) for v in batch])
+            batch = [
+                prepare_image(v, intensity=self.intensity) for v in views[start : start + settings.batch_size]
+            ]
+            windows = np.stack([random_crop(image, size, random) for image in batch])
             corners = np.array([(start + i, 0) for i in range(len(batch))])
             samples = sample_windows(self.model_, windows, corners, settings, device)
             parts.append([posterior for _, posterior in samples])
@@ -489,7 +505,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         self._check_fitted()
         description = {
             "parameters": {
-                name: _plain(v) for name, v in self.get_params().items() if name not in _NOT_SAVED
+                name: plain_value(v) for name, v in self.get_params().items() if name not in _NOT_SAVED
             },
             "config": self.model_.config.to_dict(),
             "n_channels_in_": self.n_channels_in_,
@@ -513,7 +529,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         tensors, description = read_model_file(Path(path))
         try:
             parameters = description["parameters"]
-            segmenter = cls(**{name: _from_plain(name, value) for name, value in parameters.items()})
+            segmenter = cls(**{name: parameter_value(name, value) for name, value in parameters.items()})
             segmenter.model_ = StructuredVAE(ModelConfig.from_dict(description["config"]))
             segmenter.model_.load_state_dict(tensors)
             for name in ("n_channels_in_", "noise_scale_", "working_diameter_", "penalties_", "card_"):
@@ -545,10 +561,10 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
 
     def _check_parameters(self) -> str:
         """Check what is not a bound; the preset that "auto" stands for."""
-        _check_choice("network", self.network, ("auto", *PRESETS))
-        _check_choice("appearance", self.appearance, ("smooth", "free"))
-        _check_choice("presence_update", self.presence_update, ("mean_field", "straight_through"))
-        _check_choice("intensity", self.intensity, ("log", "linear"))
+        check_choice("network", self.network, ("auto", *PRESETS))
+        check_choice("appearance", self.appearance, ("smooth", "free"))
+        check_choice("presence_update", self.presence_update, ("mean_field", "straight_through"))
+        check_choice("intensity", self.intensity, ("log", "linear"))
         check_number("latent_dim", self.latent_dim, low=1, integer=True)
         check_number("overlap_penalty", self.overlap_penalty, low=0)
         for name, low, integer in (
@@ -585,22 +601,6 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         check_stride(window_size, int(step))
         return int(samples), int(step)
 
-    def _model_to_train(self, config: ModelConfig, seed: int) -> StructuredVAE:
-        """A new model, or with ``warm_start`` a copy of the one at hand."""
-        if not (self.warm_start and hasattr(self, "model_")):
-            return _build(config, seed)
-        # Two of the sizes are starting values, which training has long left; the others have to agree.
-        own = replace(
-            self.model_.config, expected_objects=config.expected_objects, initial_side=config.initial_side
-        )
-        changed = [f.name for f in fields(config) if getattr(own, f.name) != getattr(config, f.name)]
-        if changed:
-            raise ValueError(
-                f"warm_start=True cannot go on from the model at hand, which has another {', '.join(changed)}; "
-                "fit with the parameters that it was made with, or set warm_start=False"
-            )
-        return copy.deepcopy(self.model_)
-
     def _one_image(self, image: Any) -> tuple[ImageView, str]:
         """What must be one image rather than several, and in words how it was understood."""
         if not is_single_image(image, channel_axis=self.channel_axis):
@@ -611,55 +611,6 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         views, words = check_images(image, channel_axis=self.channel_axis, n_channels=self.n_channels_in_)
         return views[0], words
 
-    def _prepare(
-        self, view: ImageView, working_diameter: float, diameter: Any
-    ) -> tuple[PreparedImage, float]:
-        """The image at working scale, and that scale over its own."""
-        if diameter is None:
-            scale = 1.0
-        else:
-            if isinstance(diameter, str):
-                _check_choice("diameter", diameter, ("auto",))
-                own = estimate_diameter(view)
-            else:
-                own = check_number("diameter", diameter, low=1)
-            # No object to estimate from: the image is taken as it is.
-            scale = working_diameter / own if np.isfinite(own) else 1.0
-        return prepare_image(view, scale=scale, intensity=self.intensity), scale
-
-    def _objective(self, bounds: Bounds, noise_scale: float) -> Objective:
-        slots = bounds.max_objects
-        constraints = PosteriorConstraints(
-            {
-                "reconstruction": (0.0, 1.0),
-                "density": (bounds.density[0] / slots, bounds.density[1] / slots),
-                "area": bounds.area,
-            },
-            enabled=self.sapr,
-        )
-        settings = ObjectiveSettings(
-            noise_scale=float(noise_scale),
-            box_area=bounds.box_side**2,
-            overlap_threshold=_OVERLAP,
-            overlap_weight=float(self.overlap_penalty),
-            presence_update=self.presence_update,
-        )
-        return Objective(constraints, settings)
-
-    def _training_settings(self, bounds: Bounds, preset: str, seed: int) -> TrainingSettings:
-        n_steps, batch_size, learning_rate = _TRAINING[preset]
-        return TrainingSettings(
-            n_steps=self.n_steps or n_steps,
-            batch_size=self.batch_size or batch_size,
-            learning_rate=self.learning_rate or learning_rate,
-            max_objects=bounds.max_objects,
-            density=bounds.density,
-            seed=seed,
-            augment=self.augment,
-            progress=self.verbose,
-            checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
-        )
-
     def _inference_settings(
         self, seed: int, *, n_samples: int | None = None, stride: int | None = None
     ) -> InferenceSettings:
@@ -669,8 +620,8 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         return InferenceSettings(
             stride=step,
             n_samples=samples,
-            max_objects=min(_PREDICTION_SLOTS * self._bounds().max_objects, int(np.prod(config.grid_shape))),
-            overlap_threshold=_OVERLAP,
+            max_objects=min(PREDICTION_SLOTS * self._bounds().max_objects, int(np.prod(config.grid_shape))),
+            overlap_threshold=OVERLAP_THRESHOLD,
             seed=seed,
             progress=self.verbose,
         )
@@ -696,24 +647,19 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
     def _consensus_of(
         self, view: ImageView, settings: InferenceSettings, diameter: Any, device: torch.device
     ) -> ImageConsensus:
-        prepared, scale = self._prepare(view, self.working_diameter_, diameter)
+        scale = working_scale(view, self.working_diameter_, diameter)
         if scale != 1.0:
-            self._say(
-                f"rescaled by {scale:.3g} to the model's working diameter of {self.working_diameter_:.1f} px"
-            )
-        instances = infer_instances(self.model_, prepared, settings, device)
-        cutoff = _CUTOFF_DIAMETERS * self.working_diameter_
-        graph = build_consensus(instances, cutoff_distance=cutoff, n_jobs=self.n_jobs)
-        smallest = self.min_size
-        if smallest is None:
-            smallest = max(1, round(_SMALLEST_FRACTION * self.model_.config.object_size[0] ** 2 / scale**2))
-        return ImageConsensus(
-            graph,
-            prepared.original_shape,
+            self._say(f"rescaled by {scale:.3g} to the model's diameter of {self.working_diameter_:.1f} px")
+        return consensus_of(
+            self.model_,
+            prepare_image(view, scale=scale, intensity=self.intensity),
             scale,
+            settings,
+            working_diameter=self.working_diameter_,
             resolution=self.resolution,
-            min_size=smallest,
-            random_state=settings.seed,
+            min_size=self.min_size,
+            n_jobs=self.n_jobs,
+            device=device,
         )
 
     def _table(self, segmentation: Any, view: ImageView) -> dict[str, np.ndarray]:
@@ -755,7 +701,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
             "labels_used": "none",
             "steps": int(rows["step"][-1]) if rows else 0,
             "seconds": round(float(rows["seconds"][-1]), 1) if rows else 0.0,
-            "parameters": {name: _plain(getattr(self, name)) for name in _ON_THE_CARD},
+            "parameters": {name: plain_value(getattr(self, name)) for name in _ON_THE_CARD},
             "objects_per_window": round(float(rows["objects"][-1]), 2) if rows else None,
             "working_diameter_px": round(self.working_diameter_, 1),
             "weights": sum(p.numel() for p in self.model_.parameters()),
@@ -783,47 +729,8 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         return hasattr(self, "model_")
 
 
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(map(repr, choices))}")
-
-
-def _build(config: ModelConfig, seed: int) -> StructuredVAE:
-    """A new model whose initial weights depend on the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return StructuredVAE(config)
-
-
-def _sample_crops(images: list[PreparedImage], size: int, seed: int, n_crops: int = 200) -> np.ndarray:
-    """Normalised pixels of random crops, for statistics of the whole."""
-    random = np.random.default_rng(seed)
-    chosen = random.integers(len(images), size=n_crops)
-    return np.stack([random_crop(images[i], size, random) for i in chosen])
-
-
 def _in_the_form_of(X: Any, labels: list[np.ndarray], channel_axis: int | None) -> Any:
     """One array for one image, a stack for a batch, a list for a list."""
     if isinstance(X, list | tuple):
         return labels
     return labels[0] if is_single_image(X, channel_axis=channel_axis) else np.stack(labels)
-
-
-def _plain(value: Any) -> Any:
-    """A parameter as JSON holds it."""
-    if isinstance(value, AbsoluteResolution):
-        return {"absolute": value.value}
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, tuple | list | np.ndarray):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.random.RandomState | np.random.Generator):
-        return None  # the state of a generator is no parameter of a model
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
-def _from_plain(name: str, value: Any) -> Any:
-    """The inverse of `_plain` for a constructor parameter."""
-    if name == "resolution" and isinstance(value, dict):
-        return AbsoluteResolution(value["absolute"])
-    return tuple(value) if isinstance(value, list) else value

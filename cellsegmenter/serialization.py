@@ -9,14 +9,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cellsegmenter.consensus import AbsoluteResolution
 from cellsegmenter.io import replacing
 
-__all__ = ["ModelFileError", "read_model_file", "write_model_file"]
+__all__ = [
+    "ModelFileError",
+    "half_precision",
+    "parameter_value",
+    "plain_value",
+    "read_model_file",
+    "write_model_file",
+]
 
 _FORMAT = "cellsegmenter-model-1"
 
@@ -86,3 +95,23 @@ def half_precision(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         name: value.to(torch.float16) if value.is_floating_point() else value
         for name, value in tensors.items()
     }
+
+
+def plain_value(value: Any) -> Any:
+    """A parameter as JSON holds it."""
+    if isinstance(value, AbsoluteResolution):
+        return {"absolute": value.value}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, tuple | list | np.ndarray):
+        return [plain_value(item) for item in value]
+    if isinstance(value, np.random.RandomState | np.random.Generator):
+        return None  # the state of a generator is no parameter of a model
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def parameter_value(name: str, value: Any) -> Any:
+    """The inverse of `plain_value` for a constructor parameter."""
+    if name == "resolution" and isinstance(value, dict):
+        return AbsoluteResolution(value["absolute"])
+    return tuple(value) if isinstance(value, list) else value

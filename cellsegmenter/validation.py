@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-__all__ = ["ImageView", "check_bounds", "check_images", "check_number", "full_key", "is_single_image"]
+__all__ = [
+    "ImageView",
+    "check_bounds",
+    "check_choice",
+    "check_images",
+    "check_number",
+    "full_key",
+    "is_single_image",
+]
 
 LAYOUTS = (
     "Accepted are a 2-D array (one grey image), a 3-D array (N, height, width) (grey images of one size), "
@@ -165,6 +173,18 @@ def check_number(
     if high is not None and number > high:
         raise ValueError(f"{name} is {number}; it must be at most {high}")
     return number
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """One of the words that a parameter can be.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter, the value and the choices.
+    """
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(map(repr, choices))}")
 
 
 def _as_array(x: Any, name: str) -> Any:

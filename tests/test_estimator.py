@@ -19,12 +19,12 @@ from sklearn.cluster import KMeans
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cellsegmenter import AbsoluteResolution, CellSegmenter
-from cellsegmenter import estimator as estimator_module
+from cellsegmenter import AbsoluteResolution, CellSegmenter, estimator, learning
 from cellsegmenter import inference as inference_module
 from cellsegmenter.inference import infer_instances
 from cellsegmenter.metrics import average_precision
 from cellsegmenter.model import structured_vae as structured_vae_module
+from cellsegmenter.preparation import prepare_image
 from cellsegmenter.serialization import ModelFileError
 from cellsegmenter.training import loop as loop_module
 from cellsegmenter.training.checkpoint import CheckpointError
@@ -163,7 +163,7 @@ def test_random_state_may_be_a_generator_or_none(scenes, segmenter):
 def instances_of(segmenter, image, **changes):
     settings = segmenter._inference_settings(0)
     settings = type(settings)(**vars(settings) | changes)
-    prepared, _ = segmenter._prepare(segmenter._one_image(image)[0], 0, None)
+    prepared = prepare_image(segmenter._one_image(image)[0])
     found = infer_instances(segmenter.model_, prepared, settings, torch.device("cpu"))
     corner = found.window_origin[found.window]
     order = np.lexsort((*found.boxes[:, :2].T, found.sample, *corner.T))
@@ -247,19 +247,19 @@ def test_predictions_follow_the_model_and_not_later_parameters(trained, segmente
 def frequent(monkeypatch):
     """Checkpoints every ten steps."""
     monkeypatch.setattr(
-        estimator_module, "TrainingSettings", functools.partial(TrainingSettings, checkpoint_interval=10)
+        learning, "TrainingSettings", functools.partial(TrainingSettings, checkpoint_interval=10)
     )
 
 
 def interrupt(monkeypatch, step):
     """The training is killed in this step; undone with the context."""
 
-    def killed(run, image, original=loop_module._training_step):
+    def killed(run, image, original=loop_module.training_step):
         if run.step == step:
             raise KeyboardInterrupt
         return original(run, image)
 
-    monkeypatch.setattr(loop_module, "_training_step", killed)
+    monkeypatch.setattr(loop_module, "training_step", killed)
 
 
 def test_an_interrupted_fit_goes_on_where_its_checkpoint_is(scenes, tmp_path, monkeypatch, frequent):
@@ -307,8 +307,8 @@ def test_a_collapsed_training_says_so_and_recovers(scenes, monkeypatch):
         model.proposal_head.out.bias.data[0] = -50.0
         return model
 
-    build = estimator_module._build
-    monkeypatch.setattr(estimator_module, "_build", collapsed)
+    build = learning.new_model
+    monkeypatch.setattr(estimator, "new_model", collapsed)
     monkeypatch.setattr(loop_module, "CollapseWatch", functools.partial(CollapseWatch, patience=10))
     # The warm-up would hide that the network itself finds nothing.
     monkeypatch.setattr(loop_module, "warmup_weight", lambda step: 0.0)

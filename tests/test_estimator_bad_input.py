@@ -7,8 +7,7 @@ import pytest
 from conftest import SMALL
 from sklearn.exceptions import NotFittedError
 
-from cellsegmenter import AbsoluteResolution, CellSegmenter
-from cellsegmenter import estimator as estimator_module
+from cellsegmenter import AbsoluteResolution, CellSegmenter, learning, segmenting
 from cellsegmenter.consensus import ResolutionError
 from cellsegmenter.io import ImageFileError
 
@@ -18,7 +17,7 @@ NOISE = np.random.default_rng(0).normal(100, 5, (64, 64))
 @pytest.fixture
 def no_training(monkeypatch):
     """Training fails, so that a test which passes shows that the refusal came first."""
-    monkeypatch.setattr(estimator_module, "train", lambda *_, **__: pytest.fail("the training began"))
+    monkeypatch.setattr(learning, "train", lambda *_, **__: pytest.fail("the training began"))
 
 
 def with_pixel(value, dtype=float):
@@ -246,7 +245,7 @@ def test_parameters_are_refused_before_the_training(parameters, message, no_trai
 
 @pytest.mark.parametrize(("parameters", "message"), BAD_PREDICTION, ids=str)
 def test_parameters_are_refused_before_the_inference(parameters, message, segmenter, monkeypatch):
-    monkeypatch.setattr(estimator_module, "infer_instances", lambda *_: pytest.fail("the inference began"))
+    monkeypatch.setattr(segmenting, "infer_instances", lambda *_: pytest.fail("the inference began"))
     segmenter.set_params(**parameters)
     for method in (segmenter.predict, segmenter.detect, segmenter.transform, segmenter.consensus):
         with pytest.raises((ValueError, TypeError), match=message):
@@ -254,7 +253,7 @@ def test_parameters_are_refused_before_the_inference(parameters, message, segmen
 
 
 def test_resolutions_of_a_call_are_refused_too(trained, monkeypatch):
-    monkeypatch.setattr(estimator_module, "infer_instances", lambda *_: pytest.fail("the inference began"))
+    monkeypatch.setattr(segmenting, "infer_instances", lambda *_: pytest.fail("the inference began"))
     with pytest.raises(ValueError, match="resolution='sharp' must be"):
         trained.predict(NOISE, resolution="sharp")
     with pytest.raises(ValueError, match=r"AbsoluteResolution\(value=7\) must be above 0 and at most 1"):

@@ -301,13 +301,13 @@ def test_training_explains_the_images_better():
 )
 def test_a_collapse_is_reported_and_left_behind(monkeypatch, logit, verdict):
     """The presence network starts collapsed; the watch resets it and starts the warm-up anew."""
-    initialise = loop_module._Run.__init__
+    initialise = loop_module.Run.__init__
 
-    def collapsed(run: loop_module._Run, model: StructuredVAE, *arguments: object) -> None:
+    def collapsed(run: loop_module.Run, model: StructuredVAE, *arguments: object) -> None:
         torch.nn.init.constant_(model.proposal_head.out.bias[:1], logit)
         initialise(run, model, *arguments)
 
-    monkeypatch.setattr(loop_module._Run, "__init__", collapsed)
+    monkeypatch.setattr(loop_module.Run, "__init__", collapsed)
     # Without a warm-up, that finds objects in an empty window; and with two slots, that fill a tiny one.
     monkeypatch.setattr(loop_module, "CollapseWatch", functools.partial(CollapseWatch, patience=5))
     monkeypatch.setattr(loop_module, "warmup_weight", lambda step: 0.0)

@@ -24,7 +24,7 @@ from cellsegmenter.training.schedule import RunLength, average_decay, learning_r
 from cellsegmenter.training.watch import Collapse, CollapseWatch
 from cellsegmenter.windows import random_crop
 
-__all__ = ["TrainingSettings", "train"]
+__all__ = ["CollapseWarning", "Run", "TrainingSettings", "draw_noise", "train", "training_step"]
 
 # Rate of the penalties' own Adam, in log lambda: a factor of ten takes about 100 steps.
 _PENALTY_RATE = 0.02
@@ -55,7 +55,7 @@ class TrainingSettings:
     checkpoint_interval: int = 200  # steps
 
 
-class _Run:
+class Run:
     """The mutable state of a run: everything that a checkpoint holds."""
 
     def __init__(self, model: StructuredVAE, objective: Objective, settings: TrainingSettings) -> None:
@@ -156,7 +156,7 @@ def train(
     objective.to(device).train()
     if channels_last_pays(device):
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = _Run(model, objective, settings)
+    run = Run(model, objective, settings)
     if settings.checkpoint is not None and settings.checkpoint.exists():
         run.load_state_dict(read_checkpoint(settings.checkpoint), settings.checkpoint)
 
@@ -175,7 +175,7 @@ def train(
     ) as bar:
         while run.step < run.length.end:
             batch = _draw_batch(images, area_share, model.config.window_size, run)
-            terms = _training_step(run, batch.to(device))
+            terms = training_step(run, batch.to(device))
             rows.append(_history_row(run, terms, time.perf_counter() - started))
             collapse = run.watch.update(rows[-1]["objects"])
             if collapse is not None:
@@ -196,7 +196,7 @@ def train(
     return run.history
 
 
-def _draw_batch(images: Sequence[Any], area_share: np.ndarray, size: int, run: _Run) -> Tensor:
+def _draw_batch(images: Sequence[Any], area_share: np.ndarray, size: int, run: Run) -> Tensor:
     """Random crops (B, C, size, size)."""
     chosen = run.random.choice(len(images), size=run.settings.batch_size, p=area_share)
     crops = np.stack([random_crop(images[i], size, run.random) for i in chosen])
@@ -223,7 +223,7 @@ def draw_noise(batch: int, model: StructuredVAE, slots: int, generator: torch.Ge
     )
 
 
-def _training_step(run: _Run, image: Tensor) -> Terms:
+def training_step(run: Run, image: Tensor) -> Terms:
     """One step of everything that is learned: network, DPP kernel, penalties, average of the weights."""
     model, objective, settings = run.model, run.objective, run.settings
     noise = draw_noise(len(image), model, settings.max_objects, run.noise)
@@ -259,7 +259,7 @@ def _training_step(run: _Run, image: Tensor) -> Terms:
 
 
 @torch.no_grad()
-def _update_average(run: _Run) -> None:
+def _update_average(run: Run) -> None:
     """The running average of weights and of batch statistics; counters are copied."""
     state = run.model.state_dict()
     smooth = [name for name, value in state.items() if value.is_floating_point()]
@@ -269,7 +269,7 @@ def _update_average(run: _Run) -> None:
         run.average[name].copy_(state[name])
 
 
-def _history_row(run: _Run, terms: Terms, seconds: float) -> dict[str, float]:
+def _history_row(run: Run, terms: Terms, seconds: float) -> dict[str, float]:
     constraints = run.objective.constraints
     row = {
         "step": float(run.step + 1),
@@ -298,7 +298,7 @@ def _show(bar: tqdm[Any], row: dict[str, float]) -> None:
     )
 
 
-def _recover(run: _Run, collapse: Collapse) -> None:
+def _recover(run: Run, collapse: Collapse) -> None:
     """Start the presence network anew and look for objects by residual again; decoders keep what they know."""
     found = "no object anywhere" if collapse == "empty" else "as many objects as fit everywhere"
     warnings.warn(
