@@ -20,7 +20,6 @@ from cellsegmenter.image_consensus import ImageConsensus, object_columns
 from cellsegmenter.inference import InferenceSettings, sample_windows
 from cellsegmenter.io import check_writable
 from cellsegmenter.learning import (
-    OVERLAP_THRESHOLD,
     continued_model,
     learn,
     new_model,
@@ -35,7 +34,7 @@ from cellsegmenter.model.rendering import render
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.parameters import Bounds, check_bounds_together, model_config
 from cellsegmenter.preparation import prepare_image
-from cellsegmenter.segmenting import PREDICTION_SLOTS, consensus_of, working_scale
+from cellsegmenter.segmenting import OVERLAP_THRESHOLD, PREDICTION_SLOTS, consensus_of, working_scale
 from cellsegmenter.serialization import (
     ModelFileError,
     half_precision,
@@ -95,7 +94,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
     latent_dim : int, default=20
         Dimension of an object's latent code.
     n_steps, batch_size, learning_rate : optional
-        Of the training; by default 2400 steps of 16 windows at 0.005 for "small".  Training ends earlier
+        Of the training; by default 2000 steps of 16 windows at 0.005 for "small".  Training ends earlier
         when it has converged.
     noise_scale : float, optional
         Scale of the reconstruction error (sigma), normalised intensity; estimated from the images by default.

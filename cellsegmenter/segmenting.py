@@ -15,10 +15,12 @@ from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.validation import check_choice, check_number
 
-__all__ = ["PREDICTION_SLOTS", "consensus_of", "working_scale"]
+__all__ = ["OVERLAP_THRESHOLD", "PREDICTION_SLOTS", "consensus_of", "working_scale"]
 
 # Windows of real images are denser than the mean; suppression, not a lack of slots, should limit them.
 PREDICTION_SLOTS = 2
+# alpha in prediction; see `cellsegmenter.learning` for the one in training.
+OVERLAP_THRESHOLD = 0.3
 # d_c in working diameters: measured on simulated posteriors, below 0.7 large objects are split.
 _CUTOFF_DIAMETERS = 1.0
 # The smallest object, as a fraction of the smallest box's area.

@@ -45,7 +45,7 @@ def model() -> StructuredVAE:
 def make_objective(
     bounds: dict[str, tuple[float, float]] = BOUNDS, *, sapr: bool = True, **settings
 ) -> Objective:
-    settings = {"noise_scale": SIGMA, "box_area": 64.0, "overlap_threshold": 0.4} | settings
+    settings = {"noise_scale": SIGMA, "overlap_threshold": 0.4} | settings
     return Objective(PosteriorConstraints(bounds, enabled=sapr), ObjectiveSettings(**settings))
 
 

@@ -218,9 +218,7 @@ def run(
     bounds = {"reconstruction": (0.0, 1.0), "density": (0.2, 0.5), "area": (0.05, 0.3)}
     objective = Objective(
         PosteriorConstraints(bounds),
-        ObjectiveSettings(
-            noise_scale=noise_scale, box_area=100.0, overlap_threshold=0.4, presence_update=update
-        ),
+        ObjectiveSettings(noise_scale=noise_scale, overlap_threshold=0.4, presence_update=update),
     )
     defaults = {
         "n_steps": 30,

@@ -32,12 +32,15 @@ from cellsegmenter.types import WindowPosterior
 __all__ = ["Objective", "ObjectiveSettings", "overlap_penalty"]
 
 
+# Neighbouring residuals are far from independent: one observation in this many px².
+_CORRELATION_AREA = 25.0
+
+
 @dataclass(frozen=True)
 class ObjectiveSettings:
     """What the objective needs to know beyond the model; all of it follows from data and the user's bounds."""
 
     noise_scale: float  # sigma, normalised intensity
-    box_area: float  # px² of a typical object's box, from the user's bounds
     overlap_threshold: float  # alpha in training
     overlap_weight: float = 0.0
     presence_update: str = "mean_field"  # or "straight_through", the paper's
@@ -146,7 +149,6 @@ class Objective(nn.Module):
     ) -> Tensor:
         """Cross-entropy to the coordinate-wise optimum of the objective."""
         posterior, selection, settings = inference.posterior, inference.selection, self.settings
-        pixels = model.config.window_size**2
         with torch.no_grad():
             boxes = _box_fractions(posterior, model.config.window_size)
             masks = posterior.mixing_weight.mean((-1, -2)) * boxes
@@ -154,15 +156,18 @@ class Objective(nn.Module):
                 self.constraints.weight("density", values["density"]) / posterior.presence.shape[1]
                 + self.constraints.weight("area", values["area"]) * (masks + boxes) / 2
             )
-            # L_rec is a mean over pixels, the evidence a sum over independent observations.  Neighbouring
-            # residuals are far from independent: what a box holds counts as one observation.
-            observations = pixels / settings.box_area
+            # With sigma at its maximum likelihood the evidence is -(N / 2) log L_rec for N independent residuals,
+            # so one object is worth (N / 2) g_k / L_rec: what counts is the share of the present error that it
+            # explains.  With sigma fixed, what asks for a second object on one data set misses the small ones
+            # on another, as the error that remains in the end differs with the data.
+            observations = model.config.window_size**2 / _CORRELATION_AREA
+            evidence = observations / 2 / values["reconstruction"].clamp_min(1e-6)
             prior_logit = model.presence_prior.conditional_log_odds(
                 posterior.grid_index, posterior.presence, model.config.grid_shape
             )
             # An object brings its own codes, whose divergence Eq. 12 charges.  Without that charge a box over
             # nothing, whose gain is zero, comes on with the prior's odds, which then learns that from it.
-            gain_logit = observations * (gain - cost) - object_divergence(posterior)
+            gain_logit = evidence * (gain - cost) - object_divergence(posterior)
             target = presence_target(gain_logit, prior_logit)
             on = (posterior.presence > 0.5).unsqueeze(1)
             covered = ((overlap > settings.overlap_threshold) & on).any(-1) & selection.suppressed
