@@ -311,7 +311,7 @@ def test_a_collapsed_training_says_so_and_recovers(scenes, monkeypatch):
     monkeypatch.setattr(estimator, "new_model", collapsed)
     monkeypatch.setattr(loop_module, "CollapseWatch", functools.partial(CollapseWatch, patience=10))
     # The warm-up would hide that the network itself finds nothing.
-    monkeypatch.setattr(loop_module, "warmup_weight", lambda step: 0.0)
+    monkeypatch.setattr(loop_module, "warmup_weight", lambda step, n_steps: 0.0)
     segmenter = CellSegmenter(**BRIEF | {"n_steps": 30})
     with pytest.warns(
         loop_module.CollapseWarning, match="no object anywhere.*check that density, area"

@@ -24,7 +24,7 @@ from cellsegmenter.training.watch import CollapseWatch
 
 
 def test_the_warmup_holds_then_falls_to_zero():
-    weights = np.array([warmup_weight(step) for step in range(3000)])
+    weights = np.array([warmup_weight(step, 3000) for step in range(3000)])
     assert 0 < weights[0] <= 1
     assert weights[-1] == 0
     assert (np.diff(weights) <= 0).all()
@@ -308,7 +308,7 @@ def test_a_collapse_is_reported_and_left_behind(monkeypatch, logit, verdict):
     monkeypatch.setattr(loop_module.Run, "__init__", collapsed)
     # Without a warm-up, that finds objects in an empty window; and with two slots, that fill a tiny one.
     monkeypatch.setattr(loop_module, "CollapseWatch", functools.partial(CollapseWatch, patience=5))
-    monkeypatch.setattr(loop_module, "warmup_weight", lambda step: 0.0)
+    monkeypatch.setattr(loop_module, "warmup_weight", lambda step, n_steps: 0.0)
     settings = {"max_objects": 2, "density": (1.0, 1.5)}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

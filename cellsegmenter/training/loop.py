@@ -231,7 +231,7 @@ def training_step(run: Run, image: Tensor) -> Terms:
     rate = learning_rate(run.step, run.length, settings.learning_rate)
     run.optimizer.param_groups[0]["lr"] = rate
     exploration = Exploration(
-        warmup=warmup_weight(run.step - run.warmup_start),
+        warmup=warmup_weight(run.step - run.warmup_start, settings.n_steps),
         # Exploration ends with the learning rate: at the end training sees what prediction will see.
         rank_score=settings.rank_score * min(1.0, rate / settings.learning_rate),
         straight_through=objective.settings.presence_update == "straight_through",
@@ -284,7 +284,7 @@ def _history_row(run: Run, terms: Terms, seconds: float) -> dict[str, float]:
         "proposed_objects": terms.proposed.item(),
         "area": terms.area.item(),
         "learning_rate": run.optimizer.param_groups[0]["lr"],
-        "warmup": warmup_weight(run.step - run.warmup_start),
+        "warmup": warmup_weight(run.step - run.warmup_start, run.settings.n_steps),
         "dpp_rho": run.model.presence_prior.log_rho.exp().item(),
         "dpp_length": run.model.presence_prior.log_length.exp().item(),
     }

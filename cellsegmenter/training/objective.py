@@ -159,15 +159,16 @@ class Objective(nn.Module):
             # With sigma at its maximum likelihood the evidence is -(N / 2) log L_rec for N independent residuals,
             # so one object is worth (N / 2) g_k / L_rec: what counts is the share of the present error that it
             # explains.  With sigma fixed, what asks for a second object on one data set misses the small ones
-            # on another, as the error that remains in the end differs with the data.
+            # on another, as the error that remains in the end differs with the data.  The constraints' costs are
+            # in the same shares: lambda = 10 outweighs any object, lambda = 0.1 hardly one.
             observations = model.config.window_size**2 / _CORRELATION_AREA
-            evidence = observations / 2 / values["reconstruction"].clamp_min(1e-6)
+            share = gain / values["reconstruction"].clamp_min(1e-6)
             prior_logit = model.presence_prior.conditional_log_odds(
                 posterior.grid_index, posterior.presence, model.config.grid_shape
             )
             # An object brings its own codes, whose divergence Eq. 12 charges.  Without that charge a box over
             # nothing, whose gain is zero, comes on with the prior's odds, which then learns that from it.
-            gain_logit = evidence * (gain - cost) - object_divergence(posterior)
+            gain_logit = observations / 2 * (share - cost) - object_divergence(posterior)
             target = presence_target(gain_logit, prior_logit)
             on = (posterior.presence > 0.5).unsqueeze(1)
             covered = ((overlap > settings.overlap_threshold) & on).any(-1) & selection.suppressed

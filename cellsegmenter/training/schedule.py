@@ -15,6 +15,7 @@ __all__ = ["RunLength", "average_decay", "learning_rate", "warmup_weight"]
 # decoder draws its first objects.
 _WARMUP_HOLD, _WARMUP_END = 100, 350
 _WARMUP_WEIGHT = 0.4
+_WARMUP_SHARE = 0.3
 # The learning rate ends at this part of its peak: measured, counting accuracy swings by 10 to 15 points
 # between evaluations without a decay.
 _FINAL_RATE = 0.02
@@ -23,9 +24,10 @@ _RISE_STEPS = 20
 _PLATEAU_STEPS, _PLATEAU_GAIN = 400, 0.003
 
 
-def warmup_weight(step: int) -> float:
-    """f(t): weight of the residual's rank in the presence probability (Sec. 3)."""
-    fraction = (_WARMUP_END - step) / (_WARMUP_END - _WARMUP_HOLD)
+def warmup_weight(step: int, n_steps: int) -> float:
+    """f(t): weight of the residual's rank in the presence probability (Sec. 3); over by 30 % of a short run."""
+    pace = min(1.0, _WARMUP_SHARE * n_steps / _WARMUP_END)
+    fraction = (_WARMUP_END - step / pace) / (_WARMUP_END - _WARMUP_HOLD)
     return _WARMUP_WEIGHT * min(max(fraction, 0.0), 1.0)
 
 
