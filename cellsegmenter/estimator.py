@@ -94,8 +94,8 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
     latent_dim : int, default=20
         Dimension of an object's latent code.
     n_steps, batch_size, learning_rate : optional
-        Of the training; by default 2000 steps of 16 windows at 0.005 for "small".  Training ends earlier
-        when it has converged.
+        Of the training; by default 2000 steps of 16 windows at 0.005 for "small", and 10000 of 128 at 0.002 for
+        "reference".  A training of more than 2300 steps ends earlier when it has converged.
     noise_scale : float, optional
         Scale of the reconstruction error (sigma), normalised intensity; estimated from the images by default.
     overlap_penalty : float, default=0.0
@@ -141,7 +141,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
     ----------
     model_ : StructuredVAE
     history_ : dict of str to ndarray
-        Means over every ten steps: the terms of the loss, counts, areas, penalties, and the step itself.
+        Means over every ten steps: the terms of the loss, counts, areas, penalties, and the step's number too.
     n_channels_in_ : int
     noise_scale_ : float
     working_diameter_ : float

@@ -24,7 +24,7 @@ from cellsegmenter.windows import WindowGrid, make_windows
 
 __all__ = ["InferenceSettings", "infer_instances", "sample_windows"]
 
-# Mixing probabilities below this are not stored: the tail of a sigmoid, that adds to no edge above E_min = 0.01.
+# Mixing probabilities below this are not stored: the tail of a sigmoid, which adds less than 0.02 to any edge.
 _NEGLIGIBLE = 0.02
 # Shifts window corners, which are negative in the padding, into the range of a seed.
 _SEED_SHIFT = 2**20
@@ -36,7 +36,7 @@ class InferenceSettings:
 
     stride: int  # px between windows; divides the window size
     n_samples: int | None  # posterior samples of each window; None: the most probable one
-    max_objects: int  # K_max of a window
+    max_objects: int  # slots of a window; more than K_max in training
     overlap_threshold: float  # alpha
     seed: int = 0
     batch_size: int = 32

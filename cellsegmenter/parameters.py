@@ -1,4 +1,4 @@
-"""From the user's bounds to the sizes of a model and the settings of its training."""
+"""The user's bounds, checked together, and the sizes of a model that follow from them."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from cellsegmenter.validation import check_choice, check_number
 
 __all__ = ["OVERLAP_THRESHOLD", "PREDICTION_SLOTS", "consensus_of", "working_scale"]
 
-# Windows of real images are denser than the mean; suppression, not a lack of slots, should limit them.
+# Slots of a window, over those in training.  Some windows of real images are far denser than the mean;
+# suppression, not a lack of slots, should limit them.
 PREDICTION_SLOTS = 2
 # alpha in prediction; see `cellsegmenter.learning` for the one in training.
 OVERLAP_THRESHOLD = 0.3

@@ -3,9 +3,9 @@
 Letters used in the shapes
 --------------------------
 B windows in a batch, C image channels, H × W pixels of a window, G = H̃·W̃ points of the object grid,
-K slots for objects, R × R pixels of an object's own raster, D latent
-dimensions.  Pixel coordinates are continuous with the *centre* of pixel
-(row i, column j) at (y = i + 0.5, x = j + 0.5), so a window spans [0, W] × [0, H].
+K slots for objects, R × R pixels of an object's own raster, D latent dimensions.  Pixel coordinates are
+continuous with the *centre* of pixel (row i, column j) at (y = i + 0.5, x = j + 0.5), so a window spans
+[0, W] × [0, H].
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Instances:
 
     membership: sparse.csc_array  # (height * width, n) float32, Π; pixels flat in row-major order
     image_shape: tuple[int, int]  # height, width in px
-    n_visits: int  # windows that see an interior pixel × posterior samples: normalises the edges
+    n_visits: int  # windows that see a pixel × posterior samples: normalises the edges
     window: np.ndarray  # (n,) int32: index into window_origin
     sample: np.ndarray  # (n,) int32: posterior sample, 0 .. n_samples - 1
     presence_prob: np.ndarray  # (n,) float32

@@ -24,7 +24,7 @@ def _gaussian(mean: Tensor, raw_std: Tensor) -> Gaussian:
 
 
 class ObjectEncoder(nn.Module):
-    """ENC_fg: cropped features (N, C, R, R) to q(z_k) (N, D)  (Eq. 11, Suppl. S4)."""
+    """ENC_fg: cropped features and grey values (N, C, R, R) to q(z_k) (N, D)  (Eq. 11, Suppl. S4)."""
 
     def __init__(self, in_channels: int, raster: int, channels: int, latent: int) -> None:
         super().__init__()

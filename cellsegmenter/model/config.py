@@ -48,7 +48,7 @@ class ModelConfig:
 
 
 def grid_level_for(smallest_object: float) -> int:
-    """The level whose pitch is the smallest object's size (Sec. 2), between 4 and 8 px."""
+    """The level whose pitch is about the smallest object's size (Sec. 2): 4 or 8 px."""
     return min(3, max(2, math.floor(math.log2(max(smallest_object, 1)))))
 
 

@@ -147,7 +147,9 @@ class StructuredVAE(nn.Module):
         score = prob.detach()
         if exploration is not None:
             rank = residual_rank(image, background, grid_boxes)
-            prob = (1 - exploration.warmup) * prob + exploration.warmup * rank**10  # Sec. 3, warm-up
+            # Warm-up (Sec. 3).  The paper adds the rank itself, which is above 1/2 for half of all boxes; its tenth
+            # power hints at the best few.
+            prob = (1 - exploration.warmup) * prob + exploration.warmup * rank**10
             score = (1 - exploration.rank_score) * score + exploration.rank_score * rank
         grid_presence = (prob.detach() > (0.5 if noise is None else noise.presence)).float()
 

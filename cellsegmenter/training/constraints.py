@@ -40,14 +40,13 @@ class PosteriorConstraints(nn.Module):
     bounds : mapping of str to (lo, hi)
         In the units of Q.
     enabled : bool
-        False freezes the penalties at zero: for experiments that ask what SAPR contributes.
+        False makes every penalty zero: for experiments that ask what SAPR contributes.
 
     Notes
     -----
     The paper descends lambda itself with the network's learning rate of 1e-3, which needs 10,000 steps
     from 1 to the upper clamp.  We descend log lambda with Adam at a rate of its own: the same sign,
-    scale-free in Q (an area is a hundred times smaller than a reconstruction error), and a factor of ten takes
-    about 100 steps.
+    scale-free in Q (an area is about a tenth of a reconstruction error), and a factor of ten takes about 100 steps.
     """
 
     def __init__(self, bounds: Mapping[str, tuple[float, float]], *, enabled: bool = True) -> None:

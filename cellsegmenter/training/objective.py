@@ -1,6 +1,6 @@
 """The objective of one training step, term by term (Secs. 2.1 and 3).
 
-Two ways to learn presence share every other term:
+There are two ways to learn presence:
 
 ``"mean_field"``
     The presence network moves towards the coordinate-wise optimum of the whole objective (`presence`).
@@ -9,7 +9,8 @@ Two ways to learn presence share every other term:
     maximum likelihood to the sets that inference draws.  A gradient of log det S_omega through c has no
     meaning here: c is a set, and what the network needs is the difference between two sets, which is exact.
 ``"straight_through"``
-    The paper's literal form: dL/dc is passed on to p, and f_grid / N_grid is part of the loss.
+    The paper's literal form: dL/dc is passed on to p, and f_grid / N_grid, Q_density and the box part of Q_area
+    are part of the loss.
 """
 
 from __future__ import annotations
@@ -47,14 +48,14 @@ class ObjectiveSettings:
 
 
 class Terms(NamedTuple):
-    """The terms of a step, each a scalar; their weighted sum is `loss`."""
+    """The loss of a step, its terms, and what is watched besides; each a scalar."""
 
     loss: Tensor
     reconstruction: Tensor  # L_rec
     latent: Tensor  # the Gaussian terms of L_KL
     presence: Tensor  # cross-entropy to the mean-field target, or f_grid / N_grid
-    boxes: Tensor
-    overlap: Tensor
+    boxes: Tensor  # distance of boxes to their objects' masks
+    overlap: Tensor  # before its weight (Suppl. S6)
     objects: Tensor  # mean objects per window
     area: Tensor  # mean foreground fraction
     proposed: Tensor  # mean of sum p_grid: the network's own, before suppression and warm-up
@@ -70,11 +71,13 @@ class Objective(nn.Module):
 
     Parameters
     ----------
-    model : StructuredVAE
-        Not registered as a submodule: the objective is what training keeps beside the model.
     constraints : PosteriorConstraints
         With the names "reconstruction", "density" and "area".
     settings : ObjectiveSettings
+
+    Notes
+    -----
+    The model is an argument of the call and no submodule: the objective is what training keeps beside it.
     """
 
     grid_normalizer: Tensor
