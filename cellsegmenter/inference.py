@@ -24,8 +24,8 @@ from cellsegmenter.windows import WindowGrid, make_windows
 
 __all__ = ["InferenceSettings", "infer_instances", "sample_windows"]
 
-# Mixing probabilities below this are not stored: the tail of a sigmoid, which adds less than 0.02 to any edge.
-_NEGLIGIBLE = 0.02
+# Mixing probabilities below this are not stored: the tail of a sigmoid, which adds less than E_min to any edge.
+_NEGLIGIBLE = 0.01
 # Shifts window corners, which are negative in the padding, into the range of a seed.
 _SEED_SHIFT = 2**20
 

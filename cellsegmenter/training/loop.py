@@ -85,7 +85,8 @@ class Run:
         """
         objective, settings = asdict(self.objective.settings), asdict(self.settings)
         bounds = {f"bounds of {name}": pair for name, pair in self.objective.constraints.bounds.items()}
-        every = self.model.config.to_dict() | objective | settings | bounds
+        sapr = {"sapr": self.objective.constraints.enabled}
+        every = self.model.config.to_dict() | objective | settings | bounds | sapr
         free = ("seed", "noise_scale", "progress", "checkpoint", "checkpoint_interval")
         return {name: value for name, value in every.items() if name not in free}
 
@@ -182,13 +183,14 @@ def train(
                 _recover(run, collapse)
             run.step += 1
             bar.update()
-            if run.step % _HISTORY_INTERVAL == 0:
-                run.history.append({name: float(np.mean([row[name] for row in rows])) for name in rows[0]})
+            finished = run.step >= run.length.end
+            if finished or run.step % _HISTORY_INTERVAL == 0:
+                run.history.append(_summary(rows))
                 rows.clear()
                 _show(bar, run.history[-1])
                 run.length.update(run.step, [row["reconstruction"] for row in run.history])
                 bar.total = run.length.end
-            if settings.checkpoint is not None and run.step % settings.checkpoint_interval == 0:
+            if settings.checkpoint is not None and (finished or run.step % settings.checkpoint_interval == 0):
                 write_checkpoint(settings.checkpoint, run.state_dict())
     model.load_state_dict(run.average)
     model.eval()
@@ -289,6 +291,12 @@ def _history_row(run: Run, terms: Terms, seconds: float) -> dict[str, float]:
         "dpp_length": run.model.presence_prior.log_length.exp().item(),
     }
     return row | {f"penalty_{name}": constraints.penalty(name).item() for name in constraints.names}
+
+
+def _summary(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Means of some steps' rows, at the last one's step and time."""
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    return means | {name: rows[-1][name] for name in ("step", "seconds")}
 
 
 def _show(bar: tqdm[Any], row: dict[str, float]) -> None:
