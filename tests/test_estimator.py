@@ -130,8 +130,8 @@ def test_fitted_attributes(trained):
 def test_history(trained):
     history = trained.history_
     assert {"step", "loss", "reconstruction", "objects", "area", "penalty_density"} <= set(history)
-    assert {len(values) for values in history.values()} == {16}
-    np.testing.assert_allclose(history["step"], np.arange(16) * 10 + 5.5)
+    assert {len(values) for values in history.values()} == {24}
+    np.testing.assert_allclose(history["step"], 10.0 * np.arange(1, 25))
     assert all(np.isfinite(values).all() for values in history.values())
     assert history["reconstruction"][-1] < history["reconstruction"][0] / 2
     assert (np.diff(history["seconds"]) > 0).all()
@@ -461,7 +461,7 @@ def test_the_pretrained_model(nuclei):
     image, labels = nuclei
     segmenter.set_params(diameter="auto", random_state=0, device="cpu")
     assert segmenter.score(image, labels) > 0.4
-    assert segmenter.card_["labels_used"] == "none"
+    assert segmenter.card_["labels_used"].startswith("none")
 
 
 # --- what goes in ----------------------------------------------------------------------------------------
