@@ -1,7 +1,9 @@
 import builtins
 import csv
+import errno
 import json
 import os
+import tempfile
 
 import numpy as np
 import pytest
@@ -286,9 +288,15 @@ def test_check_writable(tmp_path):
 
 def test_check_writable_heeds_permissions(tmp_path, monkeypatch):
     (tmp_path / "old.tif").touch()
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
-    with pytest.raises(io.ImageFileError, match="no permission"):
+
+    def read_only(**_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    # root may write anywhere, so both are made up
+    monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
+    with pytest.raises(io.ImageFileError, match="Read-only file system"):
         io.check_writable(tmp_path / "labels.tif")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(io.ImageFileError, match="write-protected"):
         io.check_writable(tmp_path / "old.tif")
 
