@@ -95,7 +95,8 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         Dimension of an object's latent code.
     n_steps, batch_size, learning_rate : optional
         Of the training; by default 2000 steps of 16 windows at 0.005 for "small", and 10000 of 128 at 0.002 for
-        "reference".  A training of more than 2300 steps ends earlier when it has converged.
+        "reference".  Training ends earlier when it has converged before
+        half of its steps.
     noise_scale : float, optional
         Scale of the reconstruction error (sigma), normalised intensity; estimated from the images by default.
     overlap_penalty : float, default=0.0

@@ -21,7 +21,7 @@ _WARMUP_SHARE = 0.3
 _FINAL_RATE = 0.02
 _RISE_STEPS = 20
 # Converged: the mean L_rec of this many steps is within this fraction of that of as many steps before.
-_PLATEAU_STEPS, _PLATEAU_GAIN = 400, 0.003
+_PLATEAU_STEPS, _PLATEAU_GAIN = 300, 0.003
 
 
 def warmup_weight(step: int, n_steps: int) -> float:
