@@ -4,7 +4,7 @@ The images hold several handwritten digits each, in place of cells of several ki
 objects, describes each by its latent code, and groups the codes; the groups are then painted back.
 
     python examples/latent_clustering.py                      # minutes
-    python examples/latent_clustering.py --fast               # seconds: badly trained, shows that it runs
+    python examples/latent_clustering.py --fast               # a minute: badly trained, shows that it runs
 """
 
 import argparse
@@ -28,13 +28,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the painted clusters to this TIFF")
     arguments = parser.parse_args()
 
-    images = make_multi_mnist(10 if arguments.fast else 1000, random_state=0).images
+    images = make_multi_mnist(24 if arguments.fast else 1000, random_state=0).images
     segmenter = CellSegmenter(
         density=(1.5, 6.5),
         area=(0.05, 0.15),
         object_size=(12, 40),
         max_objects=10,
-        n_steps=30 if arguments.fast else None,
+        n_steps=250 if arguments.fast else None,
+        batch_size=8 if arguments.fast else None,
         random_state=0,
     )
     pipeline = make_pipeline(segmenter, StandardScaler(), KMeans(N_CLUSTERS, random_state=0))
