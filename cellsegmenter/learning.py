@@ -33,9 +33,9 @@ __all__ = [
 # Default steps, batch size and learning rate of each preset.
 _TRAINING = {"small": (2000, 16, 5e-3), "reference": (10000, 128, 2e-3)}
 # alpha, the largest intersection over minimum of two boxes (Suppl. S5).  The paper has 0.3 in training and 0.5 in
-# prediction.  Measured on digits: 0.3 in training blocks close neighbours, while their boxes are loose; 0.5 in
+# prediction.  Boxes are loose while they are learnt, and 0.3 then blocks close neighbours (seen, not ablated); 0.5 in
 # prediction lets a posterior sample draw an object twice (one sample's count is right in 13 % of the images,
-# with 0.3 in 46 %, at 600 steps).
+# with 0.3 in 46 %, at 600 steps on black).
 _OVERLAP_THRESHOLD = 0.4
 
 

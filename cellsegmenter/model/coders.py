@@ -55,7 +55,7 @@ class DecodedObjects(NamedTuple):
 class ObjectDecoder(nn.Module):
     """DEC_fg: z_k (N, D) to mixing weight and appearance (Sec. 2, Suppl. S4).
 
-    Two departures from the paper, both measured on nuclei at equal steps (AP@0.5 without → with):
+    Two departures from the paper, measured on nuclei at equal steps in a prototype (AP@0.5 without → with):
 
     - The mask logits have a learnable template, started as a soft disc in box coordinates (.26 → .50).
       Without it masks start by filling their boxes, and boxes then grow to their largest size.

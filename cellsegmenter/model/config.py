@@ -55,7 +55,7 @@ def grid_level_for(smallest_object: float) -> int:
 PRESETS: dict[str, dict[str, int]] = {
     # The paper's sizes, for a GPU.
     "reference": {},
-    # For a CPU: half-resolution features and fewer channels, about a fifteenth of the arithmetic.
+    # For a CPU: half-resolution features, fewer channels and smaller rasters.
     "small": {
         "unet_channels": 12,
         "fine_level": 1,

@@ -60,7 +60,7 @@ def composite(posterior: WindowPosterior, image: Tensor) -> Composite:
 
     Equation 6 needs the objects only through sums, and w |x - y|^2 = w |x|^2 - 2 x (w y) + w |y|^2 is linear in
     the rasters w, w y and w |y|^2: these are pasted and summed over objects by the same matrix product.  A
-    canvas per object, (B, K, H, W), took half of a training step.
+    canvas per object, (B, K, H, W), took 40 % of a training step.
     """
     weight = (posterior.mixing_weight * posterior.presence[..., None, None]).unsqueeze(2)  # (B, K, 1, R, R)
     first = weight * posterior.appearance

@@ -45,8 +45,8 @@ class UNet(nn.Module):
         Level of the object grid.
     fine_level : int
         Finest level.  0 is the paper's: f_map at native resolution.  At 1 the image enters with its
-        2 × 2 neighbourhoods as channels, and nothing is lost but the cost: on a CPU the two
-        native-resolution blocks take more than half of the time.
+        2 × 2 neighbourhoods as channels, and no pixel is lost: measured on a CPU, 16
+        channels from level 1 on take about as long as 8 channels from level 0 on, or less.
     """
 
     def __init__(self, in_channels: int, channels: int, depth: int, grid_level: int, fine_level: int) -> None:
