@@ -28,7 +28,7 @@ __all__ = ["CollapseWarning", "Run", "TrainingSettings", "draw_noise", "train", 
 
 # Rate of the penalties' own Adam, in log lambda: a factor of ten takes about 100 steps.
 _PENALTY_RATE = 0.02
-# Gradients are scaled down to this norm, so that a single bad batch does not undo the last ones (not ablated).
+# Gradients are scaled down to this norm, so that one bad batch does not undo the last ones (not ablated).
 _GRADIENT_NORM = 5.0
 # Steps between two rows of the history.
 _HISTORY_INTERVAL = 10

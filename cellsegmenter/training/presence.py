@@ -40,7 +40,8 @@ def presence_loss(logit: Tensor, selection: Selection, covered: Tensor, target: 
     cells that an object covers: given that object, what they would add is nothing, which is their optimum.
     Left alone they stay on, and the field before suppression is dense: each posterior sample then draws
     another winner.  In early trials on multi-MNIST one sample's count was right in 39 % of the images without
-    it (600 steps) and in 66 % with a weight of 0.03 (300 steps).  The pull is gentle because the winner changes between samples.
+    it (600 steps) and in 66 % with a weight of 0.03 (300 steps).
+    The pull is gentle because the winner changes between samples.
 
     Parameters
     ----------
