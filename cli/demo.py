@@ -23,7 +23,7 @@ from .outputs import Job, check_outputs, describe, write_results
     help="Where the image, labels, table and overlay go.",
 )
 @options.running
-def demo(output: Path, device: str, seed: int, quiet: bool) -> None:
+def demo(output: Path, running: options.Running) -> None:
     """Segment a small built-in image of nuclei.
 
     Writes labels, table and overlay, and compares the labels with the image's annotation.
@@ -38,14 +38,12 @@ def demo(output: Path, device: str, seed: int, quiet: bool) -> None:
     table = output / "nuclei.csv"
     check_outputs([*job.outputs, table], [])
     image, annotation = load_nuclei()
-    segmenter = load_model(None).set_params(device=device)
+    segmenter = load_model(None).set_params(device=running.device)
     started = time.perf_counter()
-    segmentation = segmenter.consensus(image, random_state=seed).cut()
+    segmentation = segmenter.consensus(image, random_state=running.seed).cut()
     io.write_table(table, write_results(job, image, segmentation, segmenter))
-    options.say(describe(segmentation, time.perf_counter() - started), quiet)
+    running.say(describe(segmentation, time.perf_counter() - started))
     precision = average_precision(annotation, segmentation.labels)
-    options.say(
-        f"  {annotation.max()} were annotated by hand; average precision at IoU 0.5: {precision:.2f}", quiet
-    )
+    running.say(f"  {annotation.max()} were annotated by hand; average precision at IoU 0.5: {precision:.2f}")
     for path in [*job.outputs, table]:
-        options.say(f"  wrote {path}", quiet)
+        running.say(f"  wrote {path}")

@@ -51,12 +51,8 @@ def fit(
     batch_size: int | None,
     checkpoint: Path | None,
     diameter: float | str | None,
-    axes: str | None,
-    channel: int | None,
-    page: int | None,
-    device: str,
-    seed: int,
-    quiet: bool,
+    reading: options.Reading,
+    running: options.Running,
 ) -> None:
     """Learn a model from images without labels.
 
@@ -67,9 +63,11 @@ def fit(
     paths = io.expand_inputs(images)
     check_outputs([output] if checkpoint is None else [output, checkpoint], paths)
     started = time.perf_counter()
-    files = [io.read_image(path, axes=axes, channel=channel, page=page) for path in paths]
-    for path, file in zip(paths, files, strict=True):
-        options.say(f"{path}: {file.interpretation}", quiet)
+    files = []
+    for path in paths:
+        for file in reading.images(path):
+            running.say(f"{path}: {file.interpretation}")
+            files.append(file)
     segmenter = CellSegmenter(
         **options.given(
             density=density,
@@ -83,9 +81,9 @@ def fit(
             diameter=diameter,
         ),
         channel_axis=channel_axis(files[0]),
-        device=device,
-        random_state=seed,
-        verbose=not quiet,
+        device=running.device,
+        random_state=running.seed,
+        verbose=not running.quiet,
     )
     segmenter.fit([file.array for file in files]).save(output)
-    options.say(f"trained in {time.perf_counter() - started:.0f} s; wrote {output}", quiet)
+    running.say(f"trained in {time.perf_counter() - started:.0f} s; wrote {output}")

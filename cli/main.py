@@ -10,6 +10,7 @@ import warnings
 
 import click
 
+from . import reporting
 from .demo import demo
 from .fit import fit
 from .info import info
@@ -25,19 +26,13 @@ class Commands(click.Group):
         except (ValueError, OSError) as error:
             if ctx.params["debug"] or getattr(error, "errno", None) == errno.EPIPE:
                 raise
-            raise click.ClickException(explain(error)) from error
-
-
-def explain(error: ValueError | OSError) -> str:
-    """The message of an error, with the file first where the operating system names one."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return str(error) or type(error).__name__
+            reporting.logger.error(reporting.explain(error))
+            raise click.ClickException(reporting.explain(error)) from error
 
 
 def print_warning(message: Warning | str, *_: object, **__: object) -> None:
     """A warning as one line; stands in for `warnings.showwarning`."""
-    click.echo(f"Warning: {message}", err=True)
+    reporting.warn(str(message))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

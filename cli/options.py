@@ -1,12 +1,18 @@
-"""Options and arguments that several commands share."""
+"""Options and arguments that several commands share, and the values that they reach a command as."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
+
+from . import reporting
+
+if TYPE_CHECKING:
+    from cellsegmenter.io import ImageStack
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Option = Callable[[Any], Any]
@@ -20,6 +26,20 @@ def together(*decorators: Option) -> Option:
         for decorator in reversed(decorators):
             command = decorator(command)
         return command
+
+    return decorate
+
+
+def as_one(name: str, kind: Any, *decorators: Option) -> Option:
+    """Several options that reach the command as one value of `kind`, a NamedTuple, under `name`."""
+
+    def decorate(command: Callable[..., Any]) -> Any:
+        @functools.wraps(command)
+        def with_one_value(*args: Any, **values: Any) -> Any:
+            fields = {field: values.pop(field) for field in kind._fields}
+            return command(*args, **values, **{name: kind(**fields)})
+
+        return together(*decorators)(with_one_value)
 
     return decorate
 
@@ -41,13 +61,82 @@ class NumberOrAuto(click.ParamType):
         return number
 
 
-reading = together(
+class PositionOrAll(click.ParamType):
+    """A position on an axis, counted from 0, or the word `all`."""
+
+    name = "number|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == "all":
+            return "all"
+        try:
+            return int(value)
+        except (TypeError, ValueError):
+            self.fail(f"{value!r} is neither a whole number nor 'all'.", param, ctx)
+
+
+class Reading(NamedTuple):
+    """How image files are to be read; the arguments of `cellsegmenter.io.read_images`."""
+
+    axes: str | None
+    channel: int | None
+    z: int | str | None
+    t: int | str | None
+    page: int | str | None
+    level: int
+    pixel_size: float | None  # µm
+
+    def images(self, path: Path) -> ImageStack:
+        """The image in a file, or its images, where a stack is taken plane by plane."""
+        from cellsegmenter.io import read_images
+
+        return read_images(path, **self._asdict())
+
+
+class Running(NamedTuple):
+    """Where a command runs, and what it says meanwhile."""
+
+    device: str
+    seed: int
+    quiet: bool
+    log_file: Path | None
+
+    def say(self, message: str) -> None:
+        """Report on the screen, unless the user wants silence, and in the log file, if there is one."""
+        say(message, self.quiet)
+
+
+def position(name: str, text: str) -> Option:
+    """An option that takes a position on an axis, or all of them."""
+    return click.option(name, type=PositionOrAll(), metavar="N|all", help=text)
+
+
+reading = as_one(
+    "reading",
+    Reading,
     click.option("--axes", metavar="AXES", help="What the file's axes mean, such as YX, CYX, YXC or ZYX."),
     click.option("--channel", type=int, metavar="N", help="The channel to use, counted from 0."),
-    click.option("--page", type=int, metavar="N", help="The page of a stack to use, counted from 0."),
+    position("--z", "The slice of a z-stack to use, counted from 0, or all, each by itself."),
+    position("--t", "The time of a series to use, counted from 0, or all, each by itself."),
+    position("--page", "The page of a file that does not say what its pages are, counted from 0, or all."),
+    click.option(
+        "--level",
+        type=click.IntRange(min=0),
+        default=0,
+        metavar="N",
+        help="The resolution of OME-Zarr or a pyramidal TIFF to read; 0 is the full one.  [default: 0]",
+    ),
+    click.option(
+        "--pixel-size",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="UM",
+        help="Micrometres per pixel, for the table; by default as the file says.",
+    ),
 )
 
-running = together(
+running = as_one(
+    "running",
+    Running,
     click.option(
         "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or mps."
     ),
@@ -55,6 +144,13 @@ running = together(
         "--seed", type=int, default=0, show_default=True, help="The same seed gives the same result."
     ),
     click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors and warnings."),
+    click.option(
+        "--log-file",
+        type=FILE,
+        metavar="FILE",
+        callback=reporting.open_log,
+        help="Append all messages to this file, with the time.",
+    ),
 )
 
 diameter = click.option(
@@ -72,6 +168,7 @@ def given(**options: Any) -> dict[str, Any]:
 
 
 def say(message: str, quiet: bool) -> None:
-    """Report, unless the user wants silence."""
+    """Report, on the screen unless the user wants silence; see `cli.reporting` for the log file."""
+    reporting.logger.info(message)
     if not quiet:
-        click.echo(message)
+        reporting.echo(message)

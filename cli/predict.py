@@ -88,12 +88,8 @@ def predict(
     stride: int | None,
     n_jobs: int | None,
     diameter: float | str | None,
-    axes: str | None,
-    channel: int | None,
-    page: int | None,
-    device: str,
-    seed: int,
-    quiet: bool,
+    reading: options.Reading,
+    running: options.Running,
 ) -> None:
     """Segment images: TIFF, PNG, NPY or OME-Zarr, or folders of them.
 
@@ -108,14 +104,16 @@ def predict(
     jobs = plan(inputs, output, overlay)
     outputs = [path for job in jobs for path in job.outputs] + ([table] if table else [])
     check_outputs(outputs, inputs if model is None else [*inputs, model])
-    segmenter = load_model(model).set_params(device=device, verbose=not quiet, **options.given(n_jobs=n_jobs))
+    segmenter = load_model(model).set_params(
+        device=running.device, verbose=not running.quiet, **options.given(n_jobs=n_jobs)
+    )
     resolution = AbsoluteResolution(gamma_abs) if gamma_abs is not None else gamma
-    settings = options.given(n_samples=samples, stride=stride, diameter=diameter, random_state=seed)
+    settings = options.given(n_samples=samples, stride=stride, diameter=diameter, random_state=running.seed)
     tables: list[Table] = []
     for job in jobs:
         started = time.perf_counter()
-        image = io.read_image(job.image, axes=axes, channel=channel, page=page)
-        options.say(f"{job.image}: {image.interpretation}", quiet)
+        image = reading.images(job.image)[0]
+        running.say(f"{job.image}: {image.interpretation}")
         segmenter.set_params(channel_axis=channel_axis(image))
         consensus = segmenter.consensus(image.array, **settings)
         try:
@@ -123,8 +121,8 @@ def predict(
         except ResolutionError as error:
             raise Refusal(job.image, error) from error
         tables.append(write_results(job, image.array, segmentation, segmenter))
-        options.say(describe(segmentation, time.perf_counter() - started), quiet)
-        options.say("\n".join(f"  wrote {path}" for path in job.outputs), quiet)
+        running.say(describe(segmentation, time.perf_counter() - started))
+        running.say("\n".join(f"  wrote {path}" for path in job.outputs))
     if table is not None:
         io.write_table(table, stack(tables))
-        options.say(f"  wrote {table}", quiet)
+        running.say(f"  wrote {table}")

@@ -44,6 +44,11 @@ def test_grey_images(tmp_path, dtype, suffix):
     np.testing.assert_array_equal(io.read_image(path, channel=0, page=0).array, pixels)
     assert "no channel 1, it is grey" in _refusal(path, channel=1)
     assert "no page 1" in _refusal(path, page=1)
+    assert "no slice 2 (--z); leave it out" in _refusal(path, z=2)
+    assert "no level 1" in _refusal(path, level=1)
+    assert io.read_image(path, z=0, t=0, pixel_size=0.5).pixel_size == 0.5
+    with pytest.raises(ValueError, match="pixel_size is -1"):
+        io.read_image(path, pixel_size=-1)
 
 
 def test_png(tmp_path):
@@ -67,9 +72,10 @@ def test_imagej_stack(tmp_path):
     tifffile.imwrite(
         path, STACK, imagej=True, resolution=(4, 4), metadata={"axes": "ZYX", "unit": "um", "spacing": 1.0}
     )
-    assert "choose the slice by page, 0 to 3 (--page)" in _refusal(path)
-    assert "there is no page 4" in _refusal(path, page=4)
-    image = io.read_image(path, page=3)
+    assert "choose the slice by z, 0 to 3, or all (--z)" in _refusal(path)
+    assert "there is no slice 4; z goes from 0 to 3 (--z)" in _refusal(path, z=4)
+    assert "no page 3 (--page); choose by --z" in _refusal(path, page=3)
+    image = io.read_image(path, z=3)
     np.testing.assert_array_equal(image.array, STACK[3])
     assert image.pixel_size == pytest.approx(0.25)
     assert image.interpretation == "slice 3 of 4: 20 × 30 px, uint16, axes ZYX, 0.25 µm per px"
@@ -102,7 +108,7 @@ def test_pages_without_meaning_need_axes(tmp_path):
             with tifffile.TiffWriter(path) as writer:
                 for page in STACK:
                     writer.write(page, metadata=None, contiguous=False)
-        assert "set axes with a C" in _refusal(path)
+        assert "say so by axes with C, Z or T" in _refusal(path)
         np.testing.assert_array_equal(io.read_image(path, page=2).array, STACK[2])
         np.testing.assert_array_equal(io.read_image(path, axes="CYX").array, STACK)
         np.testing.assert_array_equal(io.read_image(path, axes="yxc", channel=1).array, STACK[..., 1])

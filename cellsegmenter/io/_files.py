@@ -9,10 +9,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["SUFFIXES", "ImageFileError", "check_writable", "expand_inputs", "replacing"]
+__all__ = [
+    "SUFFIXES",
+    "ImageFileError",
+    "check_writable",
+    "expand_inputs",
+    "replacing",
+    "square_pixel_size",
+]
 
-SUFFIXES = (".tif", ".tiff", ".png", ".npy", ".zarr")
-LABELS_ENDING = "_labels.tif"  # results, which are no input when a folder is expanded
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".npy", ".zarr", ".czi", ".nd2")
+# Results, which are no input when a folder is expanded.
+RESULT_ENDINGS = ("_labels.tif", "_foreground.tif", "_confidence.tif", "_overlay.png", "_cells.ome.zarr")
 
 
 class ImageFileError(ValueError):
@@ -22,8 +30,8 @@ class ImageFileError(ValueError):
 def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:
     """The image files that files, folders and patterns such as ``plate/*.tif`` stand for.
 
-    A folder stands for its image files by name, without those that end in ``_labels.tif`` and without its
-    subfolders; a ``.zarr`` folder is an image itself.
+    A folder stands for its image files by name, without results of ours (``_labels.tif``, ``_overlay.png``,
+    ...) and without its subfolders; a ``.zarr`` folder is an image itself.
 
     Returns
     -------
@@ -53,7 +61,7 @@ def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def _is_input(path: Path) -> bool:
-    hidden_or_result = path.name.startswith(".") or path.name.endswith(LABELS_ENDING)
+    hidden_or_result = path.name.startswith(".") or path.name.endswith(RESULT_ENDINGS)
     return path.suffix.lower() in SUFFIXES and not hidden_or_result
 
 
@@ -94,3 +102,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def square_pixel_size(y: float | None, x: float | None) -> float | None:
+    """µm per pixel, if both sides agree to one percent; areas and lengths mean nothing on other grids."""
+    if not x or not y or abs(y - x) > 0.01 * x:
+        return None
+    return float(x)

@@ -1,13 +1,14 @@
-"""From an array with named axes to one image: which channel, which page.  What is ambiguous is refused.
+"""From an array with named axes to images: which channel, slice, time.  What is ambiguous is refused.
 
 Axes are letters, as in tifffile: Y and X rows and columns, C channels, S the samples of a colour pixel,
-Z slices, T times, I or Q a sequence of pages whose meaning the file does not say.
+Z slices, T times, any other letter pages whose meaning the file does not say.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -15,9 +16,11 @@ from cellsegmenter.validation import full_key
 
 from ._files import ImageFileError
 
-__all__ = ["ImageFile", "Plane", "Source", "choose_image"]
+__all__ = ["ImageFile", "ImageStack", "Plane", "Position", "Source", "choose_images"]
 
-PAGE_WORDS = {"Z": "slice", "T": "time"}
+Position = int | Literal["all"] | None  # on an axis: one, all of them, or not said
+
+WORDS = {"Z": "slice", "T": "time"}  # of a position; others are pages
 COLOURS = ("red", "green", "blue", "alpha")
 LARGE = 2**28  # bytes: an image beyond this is left on disk
 
@@ -29,7 +32,7 @@ class ImageFile(NamedTuple):
         Any  # (H, W), or (C, H, W) if all channels were asked for; an array, a memory map or a lazy `Plane`
     )
     axes: str  # "YX" or "CYX"
-    pixel_size: float | None  # µm per pixel, where the file says so
+    pixel_size: float | None  # µm per pixel, where the file or the user says so
     interpretation: str  # how the file was understood, for the user to read
 
 
@@ -62,7 +65,7 @@ class Plane:
     @property
     def shape(self) -> tuple[int, ...]:
         free = [size for size, at in zip(self.source.shape, self.index, strict=True) if isinstance(at, slice)]
-        return tuple(free[axis] for axis in self.order)
+        return tuple(int(free[axis]) for axis in self.order)
 
     def __getitem__(self, key: Any) -> np.ndarray:
         slices = full_key(key, self.ndim)
@@ -74,18 +77,63 @@ class Plane:
         return self[...].astype(dtype or self.dtype, copy=False)
 
 
-def choose_image(
-    source: Source, *, axes: str | None = None, channel: int | None = None, page: int | None = None
-) -> ImageFile:
-    """Take one image out of a file's content.
+@dataclass(frozen=True)
+class ImageStack:
+    """The images that were chosen from a file: one, or one for each slice, time or page.
+
+    Behaves as a sequence of `ImageFile`, each read when asked for, in row-major order of `axes`.
+    """
+
+    source: Source  # its axes being those that were chosen
+    axes: str  # of the stack: "" for a single image, else such as "Z", "T" or "TZ"
+    shape: tuple[int, ...]  # how many positions there are along `axes`
+    chosen: dict[str, int]  # the position on every axis that is the same for all images
+    grey_in_colour: bool  # the file's red, green and blue are equal, and one of them was taken
+
+    def __len__(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __iter__(self) -> Iterator[ImageFile]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, i: int) -> ImageFile:
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        chosen = self.chosen | self.position(i)
+        named = self.source.axes
+        free = [axis for axis in named if axis not in chosen]
+        wanted = "CYX" if "C" in free else "YX"
+        index = tuple(chosen.get(axis, slice(None)) for axis in named)
+        plane = Plane(self.source.array, index, tuple(free.index(axis) for axis in wanted))
+        words = _describe(self.source, chosen, plane, self.grey_in_colour)
+        return ImageFile(_load(plane), wanted, self.source.pixel_size, words)
+
+    def position(self, i: int) -> dict[str, int]:
+        """Where image `i` is on the axes of the stack, such as {"Z": 3}."""
+        at = np.unravel_index(i, self.shape) if self.shape else ()
+        return {axis: int(k) for axis, k in zip(self.axes, at, strict=True)}
+
+
+def choose_images(
+    source: Source,
+    *,
+    axes: str | None = None,
+    channel: int | None = None,
+    z: Position = None,
+    t: Position = None,
+    page: Position = None,
+) -> ImageStack:
+    """Choose images out of a file's content.
 
     Parameters
     ----------
     source : Source
     axes : str, optional
         What the axes mean, overruling the file.  With a C in it and no `channel`, all channels are taken.
-    channel, page : int, optional
-        Which channel, and which slice, time or page, counted from 0.
+    channel : int, optional
+        Counted from 0.
+    z, t, page : int, "all" or None
+        Which slice, time, or page of a stack whose meaning the file does not say, counted from 0.
 
     Raises
     ------
@@ -94,21 +142,24 @@ def choose_image(
     """
     if np.dtype(source.array.dtype).kind not in "buif":
         raise ImageFileError(f"{source.name} holds {source.array.dtype}; pixels must be real numbers")
-    named = _named_axes(source, axes)
-    sizes = dict(zip(named, map(int, source.array.shape), strict=True))
-    chosen = {axis: 0 for axis in named if sizes[axis] == 1 and axis not in "YX"}
-    chosen |= _choose_page(source, sizes, page)
+    is_colour = "S" in source.axes
+    named = source._replace(axes=_named_axes(source, axes))
+    sizes = _sizes(named)
+    chosen = {axis: 0 for axis in sizes if sizes[axis] == 1 and axis not in "YX"}
+    positions = _choose_positions(named, {"Z": z, "T": t, "page": page})
+    chosen |= {axis: position for axis, position in positions.items() if isinstance(position, int)}
+    stacked = "".join(axis for axis in sizes if positions.get(axis) == "all")
     if sizes.get("C", 1) == 1 and channel not in (None, 0):
-        raise ImageFileError(f"{source.name} has no channel {channel}, it is grey (axes {named})")
-    all_channels = axes is not None and channel is None and sizes.get("C", 1) > 1
-    if sizes.get("C", 1) > 1 and not all_channels:
-        chosen["C"] = _choose_channel(source, sizes, chosen, channel)
-    wanted = "CYX" if all_channels else "YX"
-    free = [axis for axis in named if axis not in chosen]
-    index = tuple(chosen.get(axis, slice(None)) for axis in named)
-    plane = Plane(source.array, index, tuple(free.index(axis) for axis in wanted))
-    words = _describe(source, sizes, chosen, plane, equal_samples="C" in chosen and channel is None)
-    return ImageFile(_load(plane), wanted, source.pixel_size, words)
+        raise ImageFileError(f"{source.name} has no channel {channel}, it is grey (axes {named.axes})")
+    grey_in_colour = False
+    if sizes.get("C", 1) > 1 and (axes is None or channel is not None):
+        grey_in_colour = channel is None and is_colour and _samples_are_equal(named, chosen)
+        chosen["C"] = 0 if grey_in_colour else _choose_channel(named, channel, is_colour)
+    return ImageStack(named, stacked, tuple(sizes[axis] for axis in stacked), chosen, grey_in_colour)
+
+
+def _sizes(source: Source) -> dict[str, int]:
+    return dict(zip(source.axes, map(int, source.array.shape), strict=True))
 
 
 def _named_axes(source: Source, axes: str | None) -> str:
@@ -128,57 +179,63 @@ def _named_axes(source: Source, axes: str | None) -> str:
     return named
 
 
-def _choose_page(source: Source, sizes: dict[str, int], page: int | None) -> dict[str, int]:
-    """The axis that holds pages and the position on it; empty if there is a single page."""
-    stacks = [axis for axis in sizes if axis not in "YXC" and sizes[axis] > 1]
-    if not stacks:
-        if page not in (None, 0):
-            raise ImageFileError(f"{source.name} has no page {page}, it holds a single one")
-        return {}
-    layout = f"{source.name} has axes {''.join(sizes)} with sizes {tuple(sizes.values())}"
-    if len(stacks) > 1:
-        raise ImageFileError(f"{layout}, more than one of them pages; save the wanted image alone")
-    (axis,) = stacks
-    if page is None:
-        unnamed = "" if axis in PAGE_WORDS else "; if they are channels, set axes with a C for it (--axes)"
-        raise ImageFileError(
-            f"{layout}: a stack; choose the {PAGE_WORDS.get(axis, 'page')} by page, 0 to {sizes[axis] - 1} "
-            f"(--page){unnamed}"
-        )
-    if not 0 <= page < sizes[axis]:
-        raise ImageFileError(f"{layout}, so there is no page {page}; pages go from 0 to {sizes[axis] - 1}")
-    return {axis: page}
-
-
-def _choose_channel(
-    source: Source, sizes: dict[str, int], chosen: dict[str, int], channel: int | None
-) -> int:
-    """The position on the channel axis; the first if they are copies of one grey image."""
-    n_channels = sizes["C"]
-    if channel is not None:
-        if not 0 <= channel < n_channels:
+def _choose_positions(source: Source, wanted: dict[str, Position]) -> dict[str, Position]:
+    """The position, or "all", on each axis of several slices, times or pages."""
+    sizes = _sizes(source)
+    several = [axis for axis in sizes if axis not in "YXC" and sizes[axis] > 1]
+    unnamed = [axis for axis in several if axis not in WORDS]
+    layout = f"{source.name} has axes {source.axes} with sizes {tuple(sizes.values())}"
+    if len(unnamed) > 1:
+        raise ImageFileError(f"{layout}, and {' and '.join(unnamed)} are unknown; set axes (--axes)")
+    options = {axis: axis if axis in WORDS else "page" for axis in several}
+    for option, position in wanted.items():
+        if option not in options.values() and position not in (None, 0, "all"):
+            others = [f"--{given.lower()}" for given in options.values() if wanted[given] is None]
+            remedy = f"; choose by {' and '.join(others)}" if others else "; leave it out"
             raise ImageFileError(
-                f"{source.name} has no channel {channel}; channels go from 0 to {n_channels - 1}"
+                f"{layout}, so there is no {WORDS.get(option, 'page')} {position} (--{option.lower()}){remedy}"
             )
-        return channel
-    if _is_colour(source) and _samples_are_equal(source.array, sizes, chosen):
-        return 0
-    names = source.channel_names or (COLOURS if _is_colour(source) else ())
-    listed = ", ".join(f"{i} {name}" for i, name in enumerate(names[:n_channels]))
-    raise ImageFileError(
-        f"{source.name} has {n_channels} channels (axes {''.join(sizes)}); choose one by channel, "
-        f"{listed or f'0 to {n_channels - 1}'} (--channel), or take all by naming the axes (--axes)"
-    )
+    return {axis: _position(layout, option, sizes[axis], wanted[option]) for axis, option in options.items()}
 
 
-def _is_colour(source: Source) -> bool:
-    return "S" in source.axes
+def _position(layout: str, option: str, size: int, wanted: Position) -> Position:
+    """`wanted`, if it is a position on an axis of this size."""
+    word, name = WORDS.get(option, "page"), option.lower()
+    if wanted is None:
+        unnamed = "; if they are channels, slices or times, say so by axes with C, Z or T (--axes)"
+        raise ImageFileError(
+            f"{layout}: a stack; choose the {word} by {name}, 0 to {size - 1}, or all (--{name})"
+            f"{unnamed if option == 'page' else ''}"
+        )
+    if wanted != "all" and not 0 <= wanted < size:
+        raise ImageFileError(
+            f"{layout}, so there is no {word} {wanted}; {name} goes from 0 to {size - 1} (--{name})"
+        )
+    return wanted
 
 
-def _samples_are_equal(array: Any, sizes: dict[str, int], chosen: dict[str, int]) -> bool:
+def _choose_channel(source: Source, channel: int | None, is_colour: bool) -> int:
+    """`channel`, if there is one of this number."""
+    n_channels = _sizes(source)["C"]
+    if channel is None:
+        names = source.channel_names or (COLOURS if is_colour else ())
+        listed = ", ".join(f"{i} {name}" for i, name in enumerate(names[:n_channels]))
+        raise ImageFileError(
+            f"{source.name} has {n_channels} channels (axes {source.axes}); choose one by channel, "
+            f"{listed or f'0 to {n_channels - 1}'} (--channel), or take all by naming the axes (--axes)"
+        )
+    if not 0 <= channel < n_channels:
+        raise ImageFileError(
+            f"{source.name} has no channel {channel}; channels go from 0 to {n_channels - 1} (--channel)"
+        )
+    return channel
+
+
+def _samples_are_equal(source: Source, chosen: dict[str, int]) -> bool:
     """Whether red, green and blue are the same, that is a grey image; alpha does not matter."""
-    pixels = np.asarray(array[tuple(chosen.get(axis, slice(None)) for axis in sizes)])
-    samples = np.moveaxis(pixels, [axis for axis in sizes if axis not in chosen].index("C"), 0)[:3]
+    pixels = np.asarray(source.array[tuple(chosen.get(axis, slice(None)) for axis in source.axes)])
+    free = [axis for axis in source.axes if axis not in chosen]
+    samples = np.moveaxis(pixels, free.index("C"), 0)[:3]
     return bool((samples == samples[0]).all())
 
 
@@ -191,21 +248,19 @@ def _load(plane: Plane) -> Any:
     return plane[...] if n_bytes <= LARGE else plane
 
 
-def _describe(
-    source: Source, sizes: dict[str, int], chosen: dict[str, int], plane: Plane, *, equal_samples: bool
-) -> str:
+def _describe(source: Source, chosen: dict[str, int], plane: Plane, grey_in_colour: bool) -> str:
     """How the file was understood, in words."""
-    words = []
+    sizes, words = _sizes(source), []
     for axis in (axis for axis in chosen if sizes[axis] > 1):
-        if axis == "C" and equal_samples:
+        if axis == "C" and grey_in_colour:
             words.append("grey image saved in colour")
         elif axis == "C":
             name = f" ({source.channel_names[chosen[axis]]})" if source.channel_names else ""
             words.append(f"channel {chosen[axis]}{name} of {sizes[axis]}")
         else:
-            words.append(f"{PAGE_WORDS.get(axis, 'page')} {chosen[axis]} of {sizes[axis]}")
+            words.append(f"{WORDS.get(axis, 'page')} {chosen[axis]} of {sizes[axis]}")
     if not words:
         words = ["grey image" if plane.ndim == 2 else f"all {plane.shape[0]} channels"]
-    size = f"{plane.shape[-2]} × {plane.shape[-1]} px, {plane.dtype.name}, axes {''.join(sizes)}"
+    size = f"{plane.shape[-2]} × {plane.shape[-1]} px, {plane.dtype.name}, axes {source.axes}"
     scale = f", {source.pixel_size:.4g} µm per px" if source.pixel_size else ""
     return f"{', '.join(words)}: {size}{scale}"
