@@ -16,7 +16,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags, check_array, check_random_state
 
 from cellsegmenter.consensus import AbsoluteResolution, check_resolution
-from cellsegmenter.image_consensus import ImageConsensus, object_columns
+from cellsegmenter.image_consensus import ImageConsensus
 from cellsegmenter.inference import InferenceSettings, sample_windows
 from cellsegmenter.io import check_writable
 from cellsegmenter.learning import (
@@ -43,7 +43,14 @@ from cellsegmenter.serialization import (
     read_model_file,
     write_model_file,
 )
-from cellsegmenter.tables import feature_names, latent_output, posterior_arrays, stack_tables
+from cellsegmenter.tables import (
+    feature_names,
+    latent_columns,
+    latent_output,
+    object_columns,
+    posterior_arrays,
+    stack_tables,
+)
 from cellsegmenter.types import PosteriorSamples
 from cellsegmenter.validation import ImageView, check_choice, check_images, check_number, is_single_image
 from cellsegmenter.windows import check_stride, random_crop
@@ -355,24 +362,35 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         """
         return _in_the_form_of(X, [s.labels for s in self._segment(X, resolution)], self.channel_axis)
 
-    def detect(self, X: Any) -> dict[str, np.ndarray]:
-        """The table of all predicted objects: the one behind `transform`.
+    def detect(self, X: Any, *, pixel_size: float | None = None) -> dict[str, np.ndarray]:
+        """The table of all predicted objects, with their latent codes.
+
+        Parameters
+        ----------
+        X : as in `predict`
+        pixel_size : float, optional
+            µm per pixel; adds columns in µm and µm².
 
         Returns
         -------
         dict of str to ndarray (n_objects,)
-            image (position in X), label, bbox-0..3, centroid-0..1, area, mean_intensity, confidence, z_0, z_1, ...
-            in px, rows before columns.  ``pandas.DataFrame(segmenter.detect(X))`` makes it a frame.
+            image (position in X); label, bbox-0..3, centroid-0..1, area, eccentricity, ..., mean_intensity, ... as
+            `cellsegmenter.measurements.measure_objects` says; confidence; z_0, z_1, ...  In px, rows before
+            columns.  ``pandas.DataFrame(segmenter.detect(X))`` makes it a frame, and
+            ``cellsegmenter.io.to_anndata(segmenter.detect(X))`` what scanpy works on.
         """
         segmentations = self._segment(X, None)
         views, _ = check_images(X, channel_axis=self.channel_axis)
-        tables = [self._table(s, view) for s, view in zip(segmentations, views, strict=True)]
-        return stack_tables(tables)
+        return stack_tables(
+            [object_columns(s, v, pixel_size=pixel_size) for s, v in zip(segmentations, views, strict=True)]
+        )
 
-    def table(self, segmentation: Any, image: Any) -> dict[str, np.ndarray]:
+    def table(
+        self, segmentation: Any, image: Any, *, pixel_size: float | None = None
+    ) -> dict[str, np.ndarray]:
         """The table of one segmentation of one image; see `detect` for its columns."""
         self._check_fitted()
-        return self._table(segmentation, self._one_image(image)[0])
+        return object_columns(segmentation, self._one_image(image)[0], pixel_size=pixel_size)
 
     def transform(self, X: Any) -> Any:
         """Latent codes: one row for every predicted *object*, not for every image.
@@ -383,7 +401,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
             Images in the order of X, objects in the order of their labels.  With
             ``set_output(transform="pandas")`` a frame indexed by (image, label).
         """
-        table = self.detect(X)
+        table = stack_tables([latent_columns(s) for s in self._segment(X, None)])
         return latent_output(self, table, self.model_.config.latent_dim)
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
@@ -661,9 +679,6 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
             n_jobs=self.n_jobs,
             device=device,
         )
-
-    def _table(self, segmentation: Any, view: ImageView) -> dict[str, np.ndarray]:
-        return object_columns(segmentation, view[...])
 
     def _ready_model(self) -> torch.device:
         device = resolve_device(self.device)

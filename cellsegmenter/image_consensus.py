@@ -7,11 +7,10 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from skimage.measure import regionprops_table
 
 from cellsegmenter.consensus import AbsoluteResolution, Consensus, Method, Segmentation
 
-__all__ = ["ImageConsensus", "object_columns"]
+__all__ = ["ImageConsensus"]
 
 
 class ImageConsensus:
@@ -91,33 +90,3 @@ def _at_shape(segmentation: Segmentation, shape: tuple[int, int]) -> Segmentatio
         confidence=segmentation.confidence[kept - 1],
         z_what=segmentation.z_what[kept - 1],
     )
-
-
-def object_columns(segmentation: Segmentation, image: np.ndarray) -> dict[str, np.ndarray]:
-    """The table of a segmentation, one row per object in label order.
-
-    Parameters
-    ----------
-    segmentation : Segmentation
-    image : ndarray (C, H, W)
-        The user's intensities.
-
-    Returns
-    -------
-    dict of str to ndarray (n,)
-        label; bbox-0..3 (first row, first column, and one past the last ones, px); centroid-0 and -1 (row and
-        column, px); area (px); mean_intensity (of the first channel; with more, one column each);
-        confidence; z_0, z_1, ... (latent code).
-    """
-    shape = regionprops_table(
-        segmentation.labels,
-        intensity_image=np.moveaxis(image, 0, -1),
-        properties=("label", "bbox", "centroid", "area", "intensity_mean"),
-    )
-    intensity = {name: shape.pop(name) for name in list(shape) if name.startswith("intensity_mean")}
-    names = (
-        ["mean_intensity"] if len(intensity) == 1 else [f"mean_intensity-{c}" for c in range(len(intensity))]
-    )
-    columns = shape | dict(zip(names, intensity.values(), strict=True))
-    columns["confidence"] = segmentation.confidence
-    return columns | {f"z_{d}": segmentation.z_what[:, d] for d in range(segmentation.z_what.shape[1])}

@@ -8,15 +8,53 @@ import numpy as np
 import torch
 from sklearn.utils._set_output import _get_output_config
 
+from cellsegmenter.consensus import Segmentation
+from cellsegmenter.measurements import measure_objects
 from cellsegmenter.model.rendering import render
 from cellsegmenter.types import PosteriorSamples, WindowPosterior
 
-__all__ = ["feature_names", "latent_output", "posterior_arrays", "stack_tables"]
+__all__ = [
+    "feature_names",
+    "latent_columns",
+    "latent_output",
+    "object_columns",
+    "posterior_arrays",
+    "stack_tables",
+]
 
 
 def feature_names(latent_dim: int) -> np.ndarray:
     """z_0, z_1, ... as scikit-learn wants them."""
     return np.array([f"z_{d}" for d in range(latent_dim)], dtype=object)
+
+
+def object_columns(
+    segmentation: Segmentation, image: Any, *, pixel_size: float | None = None
+) -> dict[str, np.ndarray]:
+    """The table of a segmentation, one row per object in label order.
+
+    Parameters
+    ----------
+    segmentation : Segmentation
+    image : array-like (C, H, W) or (H, W)
+        The user's intensities; may stay on disk.
+    pixel_size : float, optional
+        µm per pixel.
+
+    Returns
+    -------
+    dict of str to ndarray (n,)
+        The columns of `measure_objects`, then confidence and z_0, z_1, ... (latent code).
+    """
+    measured = measure_objects(segmentation.labels, image, pixel_size=pixel_size)
+    return measured | {"confidence": segmentation.confidence} | latent_columns(segmentation)
+
+
+def latent_columns(segmentation: Segmentation) -> dict[str, np.ndarray]:
+    """The label and the latent code of each object: label, z_0, z_1, ..., each (n,)."""
+    codes = segmentation.z_what
+    names = feature_names(codes.shape[1])
+    return {"label": np.arange(1, len(codes) + 1)} | {name: codes[:, d] for d, name in enumerate(names)}
 
 
 def stack_tables(tables: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

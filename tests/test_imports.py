@@ -18,6 +18,7 @@ LAYERS = [
         "validation",
         "diameter",
         "metrics",
+        "measurements",
         "preparation",
         "io",
         "datasets",

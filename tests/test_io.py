@@ -225,9 +225,11 @@ def test_labels_survive(tmp_path, largest, dtype):
     assert written.dtype == dtype
     np.testing.assert_array_equal(written, labels)
     assert [file.name for file in path.parent.iterdir()] == ["labels.tif"]
-    for bad in (labels.astype(float), labels[None], labels - 1):
+    for bad in (labels.astype(float), labels - 1):
         with pytest.raises(ValueError, match="integers from 0"):
             io.write_labels(path, bad)
+    with pytest.raises(ValueError, match="do not have the axes 'YX'"):
+        io.write_labels(path, labels[None])
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -1,19 +1,31 @@
-"""Readers and writers of image files and tables."""
+"""Readers and writers of image files, tables and what other programs open."""
 
 from ._files import ImageFileError, check_writable, expand_inputs, replacing
+from ._geojson import write_geojson
 from ._readers import ImageFile, ImageStack, read_image, read_images
-from ._writers import write_labels, write_overlay, write_table
+from ._rois import write_rois
+from ._tables import check_table_path, to_anndata, write_table
+from ._writers import confidence_map, write_labels, write_map, write_overlay
+from ._zarr_writer import add_ome_zarr_labels, write_ome_zarr
 
 __all__ = [
     "ImageFile",
     "ImageFileError",
     "ImageStack",
+    "add_ome_zarr_labels",
+    "check_table_path",
     "check_writable",
+    "confidence_map",
     "expand_inputs",
     "read_image",
     "read_images",
     "replacing",
+    "to_anndata",
+    "write_geojson",
     "write_labels",
+    "write_map",
+    "write_ome_zarr",
     "write_overlay",
+    "write_rois",
     "write_table",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ __all__ = [
     "check_writable",
     "expand_inputs",
     "replacing",
+    "replacing_folder",
     "square_pixel_size",
 ]
 
@@ -73,10 +75,10 @@ def check_writable(path: str | Path) -> None:
     Raises
     ------
     ImageFileError
-        If the path is a folder, lies under a file, or permissions forbid it.
+        If the path is a folder (but for ``.zarr``), lies under a file, or permissions forbid it.
     """
     path = Path(path)
-    if path.is_dir():
+    if path.is_dir() and path.suffix != ".zarr":
         raise ImageFileError(f"{path} is a folder; name a file in it")
     if path.exists() and not os.access(path, os.W_OK):
         raise ImageFileError(f"{path} is write-protected; choose another file")
@@ -102,6 +104,21 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its place, and that of an older one, once it is complete."""
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def square_pixel_size(y: float | None, x: float | None) -> float | None:

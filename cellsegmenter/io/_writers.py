@@ -1,8 +1,7 @@
-"""Writing label images, tables and overlays.  Every file is written beside its place, then moved there."""
+"""Writing label images, maps and overlays.  Every file is written beside its place, then moved there."""
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +15,12 @@ from skimage.segmentation import find_boundaries
 from cellsegmenter.normalize import normalize_image
 
 from ._files import ImageFileError, replacing
+from ._stacks import check_labels
 
-__all__ = ["write_labels", "write_overlay", "write_table"]
+__all__ = ["confidence_map", "write_labels", "write_map", "write_overlay"]
 
-TILE = 512  # px, of label images larger than that
+TILE = 512  # px, of images larger than that
+BIG = 2**31  # bytes: compressed sizes are not known beforehand, so BigTIFF well before its limit of 4 GiB
 MAX_OVERLAY = 4096  # px
 OUTLINE_COLOURS = np.array(  # bright and apart from each other, also for most colour-blind eyes
     [(255, 194, 10), (64, 176, 255), (255, 90, 140), (110, 230, 90), (255, 140, 40), (190, 140, 255)],
@@ -27,69 +28,101 @@ OUTLINE_COLOURS = np.array(  # bright and apart from each other, also for most c
 )
 
 
-def write_labels(path: str | Path, labels: np.ndarray, *, metadata: Mapping[str, Any] | None = None) -> None:
+def write_labels(
+    path: str | Path,
+    labels: np.ndarray,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    axes: str = "YX",
+    pixel_size: float | None = None,
+) -> None:
     """Write a label image as a compressed TIFF, uint16 if the labels fit, else uint32.
 
     Parameters
     ----------
     path : str or Path
-    labels : ndarray (H, W) of int
+    labels : ndarray (H, W) of int, or with more axes a stack of label images
         0 background, 1 .. n the objects.
     metadata : mapping, optional
         Written as JSON to the ImageDescription tag.
+    axes : str
+        Of `labels`.
+    pixel_size : float, optional
+        µm per pixel, written to the resolution tags.
 
     Raises
     ------
     ImageFileError
         If the path cannot be written to.
     ValueError
-        If `labels` is not a two-dimensional array of integers from 0.
+        If `labels` is not an array of integers from 0 with these axes.
     """
     labels = np.asarray(labels)
-    if labels.ndim != 2 or labels.dtype.kind not in "ui" or labels.min(initial=0) < 0:
-        raise ValueError(f"labels are {labels.dtype} of shape {labels.shape}; give (H, W) integers from 0")
+    check_labels(labels, axes)
     fits = labels.max(initial=0) <= np.iinfo(np.uint16).max
-    with replacing(path) as temporary:
-        tifffile.imwrite(
-            temporary,
-            labels.astype(np.uint16 if fits else np.uint32),
-            compression="zlib",
-            tile=(TILE, TILE) if max(labels.shape) > TILE else None,
-            photometric="minisblack",
-            description=json.dumps(dict(metadata or {})),
-            metadata=None,
-        )
+    _write_tiff(path, labels.astype(np.uint16 if fits else np.uint32), dict(metadata or {}), pixel_size)
 
 
-def write_table(path: str | Path, table: Mapping[str, Any] | np.ndarray) -> None:
-    """Write columns as CSV, with a header.
+def write_map(
+    path: str | Path, values: np.ndarray, *, axes: str = "YX", pixel_size: float | None = None
+) -> None:
+    """Write a map of probabilities as a compressed TIFF of float32.
 
     Parameters
     ----------
     path : str or Path
-    table : mapping from names to columns (n,), or structured array (n,)
-        Floats are written with eight significant digits.
+    values : ndarray (H, W) of float, or with more axes a stack of maps
+    axes : str
+        Of `values`.
+    pixel_size : float, optional
+        µm per pixel, written to the resolution tags.
 
     Raises
     ------
     ImageFileError
         If the path cannot be written to.
     ValueError
-        If the columns differ in length.
+        If the axes do not fit.
     """
-    names = list(table.dtype.names or ()) if isinstance(table, np.ndarray) else list(table)
-    columns = [np.asarray(table[name]) for name in names]
-    if len({column.shape for column in columns}) > 1 or any(column.ndim != 1 for column in columns):
-        shapes = {name: column.shape for name, column in zip(names, columns, strict=True)}
-        raise ValueError(f"the columns of a table must be (n,) for one n, but are {shapes}")
-    texts = [
-        [f"{value:.8g}" for value in column] if column.dtype.kind == "f" else column.tolist()
-        for column in columns
-    ]
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        writer.writerows(zip(*texts, strict=True))
+    if values.ndim != len(axes):
+        raise ValueError(f"a map of shape {values.shape} does not have the axes {axes!r}")
+    _write_tiff(path, values.astype(np.float32), {}, pixel_size)
+
+
+def confidence_map(labels: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """The confidence of the object that a pixel belongs to, 0 where there is none.
+
+    Parameters
+    ----------
+    labels : ndarray (H, W) of int, 0..n
+    confidence : ndarray (n,)
+        Of the objects in the order of their labels.
+
+    Returns
+    -------
+    ndarray (H, W) of float32
+    """
+    return np.concatenate([[0], confidence]).astype(np.float32)[labels]
+
+
+def _write_tiff(
+    path: str | Path, pixels: np.ndarray, metadata: dict[str, Any], pixel_size: float | None
+) -> None:
+    """One page for each plane, in tiles if large; beyond what TIFF can address, as BigTIFF."""
+    per_cm = None if pixel_size is None else (1e4 / pixel_size, 1e4 / pixel_size)
+    with replacing(path) as temporary:
+        tifffile.imwrite(
+            temporary,
+            pixels,
+            bigtiff=pixels.nbytes > BIG,
+            compression="zlib",
+            tile=(TILE, TILE) if max(pixels.shape[-2:]) > TILE else None,
+            photometric="minisblack",
+            resolution=per_cm,
+            resolutionunit=None if per_cm is None else "CENTIMETER",
+            description=json.dumps(metadata),
+            metadata=None,
+        )
 
 
 def write_overlay(path: str | Path, image: Any, labels: np.ndarray) -> None:
