@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 from cellsegmenter.consensus import AbsoluteResolution
 from cellsegmenter.estimator import CellSegmenter
+from cellsegmenter.suggest import suggest_bounds
 
 __version__ = version("cellsegmenter")
-__all__ = ["AbsoluteResolution", "CellSegmenter", "__version__"]
+__all__ = ["AbsoluteResolution", "CellSegmenter", "__version__", "suggest_bounds"]

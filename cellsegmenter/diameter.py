@@ -17,7 +17,7 @@ from skimage.segmentation import watershed
 
 from .normalize import image_statistics, normalize_image
 
-__all__ = ["estimate_diameter"]
+__all__ = ["MIN_AREA", "MIN_THRESHOLD", "estimate_diameter", "spread_tiles", "typical_radius"]
 
 MIN_AREA = 20  # px, smaller pieces are noise
 MIN_RADIUS = 2.0  # px, of a maximum of the distance transform
@@ -48,7 +48,7 @@ def estimate_diameter(image: Any) -> float:
         Diameter of the circle of equal area, px; nan if no objects stand out from the background.
     """
     statistics = image_statistics(image)
-    tiles = [normalize_image(tile, method="linear", statistics=statistics) for tile in _tiles(image)]
+    tiles = [normalize_image(tile, method="linear", statistics=statistics) for tile in spread_tiles(image)]
     smooth = [ndimage.gaussian_filter(tile.max(axis=0) if tile.ndim == 3 else tile, 1) for tile in tiles]
     threshold = threshold_otsu(np.concatenate([tile.ravel() for tile in smooth]))
     if threshold < MIN_THRESHOLD:
@@ -57,7 +57,7 @@ def estimate_diameter(image: Any) -> float:
     distance = [
         ndimage.distance_transform_edt(np.pad(tile, 1, mode="edge"))[1:-1, 1:-1] for tile in foreground
     ]
-    radius = _typical_radius(distance)
+    radius = typical_radius(distance)
     if np.isnan(radius):
         return radius
     areas = np.concatenate([_piece_areas(tile, SEED_DISTANCE * radius) for tile in distance])
@@ -65,7 +65,7 @@ def estimate_diameter(image: Any) -> float:
     return float(np.mean(2 * np.sqrt(areas / np.pi))) if len(areas) else float("nan")
 
 
-def _tiles(image: Any) -> list[np.ndarray]:
+def spread_tiles(image: Any) -> list[np.ndarray]:
     """The whole image, or evenly spread tiles of a large one."""
     height, width = image.shape[-2:]
     if height * width <= (TILE * TILES_PER_AXIS) ** 2:
@@ -80,7 +80,7 @@ def _tiles(image: Any) -> list[np.ndarray]:
     ]
 
 
-def _typical_radius(distance: list[np.ndarray]) -> float:
+def typical_radius(distance: list[np.ndarray]) -> float:
     """Area-weighted median of the distance transform at its maxima; nan if there are none."""
     radii = []
     for tile in distance:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 from cellsegmenter.model.config import PRESETS, ModelConfig, grid_level_for
 from cellsegmenter.validation import check_bounds, check_number
 
-__all__ = ["Bounds", "check_bounds_together", "model_config"]
+__all__ = ["Bounds", "BoundsWarning", "check_bounds_together", "model_config", "warn_of_conflicts"]
 
 # A box is this much wider than the circle of its object's area.
 _BOX_OVER_DIAMETER = 1.25
 # Slots for objects over the user's upper density, when max_objects is left to us.
 _SLOTS_OVER_DENSITY = 1.5
+# Of its bounding box a thin stroke covers this fraction; a disc covers 0.79.
+_LEAST_FILL = 0.25
+
+
+class BoundsWarning(UserWarning):
+    """The user's bounds can hardly hold together."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,35 @@ def check_bounds_together(
             f"objects of at least {size[0]} px; use a smaller object_size or fewer objects"
         )
     return Bounds((low, high), fraction, size, window, min(slots, points))
+
+
+def warn_of_conflicts(bounds: Bounds) -> None:
+    """Warn where density, area and object_size contradict each other, before the training pays for it.
+
+    An object covers at most its box, and at least a quarter of it.
+    """
+    window, (fewest, most), (least, largest) = bounds.window_size**2, bounds.density, bounds.area
+    smallest_area, largest_area = _LEAST_FILL * bounds.object_size[0] ** 2, bounds.object_size[1] ** 2
+    given = f"density={bounds.density}, area={bounds.area} and object_size={bounds.object_size}"
+    advice = "`suggest_bounds(images)` or `cellseg suggest` proposes bounds that fit the images"
+    if fewest * smallest_area > largest * window:
+        problem = (
+            f"even {fewest:g} objects of the smallest size cover {fewest * smallest_area / window:.2g} of a "
+            f"{bounds.window_size}-px window, more than area allows"
+        )
+    elif most * largest_area < least * window:
+        problem = (
+            f"even {most:g} objects of the largest size cover only {most * largest_area / window:.2g} of a "
+            f"{bounds.window_size}-px window, less than area demands"
+        )
+    elif not smallest_area <= bounds.object_area <= largest_area:
+        problem = (
+            f"density and area speak of objects about {bounds.diameter:.0f} px across, which boxes of these sizes "
+            "do not fit"
+        )
+    else:
+        return
+    warnings.warn(f"{given} can hardly hold together: {problem}; {advice}", BoundsWarning, stacklevel=3)
 
 
 def model_config(

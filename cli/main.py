@@ -15,6 +15,7 @@ from .demo import demo
 from .fit import fit
 from .info import info
 from .predict import predict
+from .suggest import suggest
 
 
 class Commands(click.Group):
@@ -50,5 +51,5 @@ def cellseg(ctx: click.Context, debug: bool) -> None:
         warnings.showwarning = print_warning
 
 
-for command in (predict, fit, info, demo):
+for command in (predict, fit, info, demo, suggest):
     cellseg.add_command(command)

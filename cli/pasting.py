@@ -1,0 +1,25 @@
+"""Command lines that a command prints or writes, ready to be pasted."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .options import Reading
+
+
+def reading_words(reading: Reading) -> list[str]:
+    """The options that make another command read the files in the same way."""
+    words = []
+    for name, value in reading._asdict().items():
+        if value is not None and (name, value) != ("level", 0):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return words
+
+
+def pasteable(words: Iterable[object]) -> str:
+    """Words as a shell reads them again."""
+    return shlex.join(str(word) for word in words)

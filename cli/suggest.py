@@ -1,0 +1,89 @@
+"""`cellseg suggest`: the bounds that `cellseg fit` needs, proposed from the images themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from . import options
+from .models import channel_axis
+from .outputs import check_outputs
+from .pasting import reading_words
+
+if TYPE_CHECKING:
+    from cellsegmenter.suggest import SuggestedBounds
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=options.FILE)
+@click.option(
+    "--picture",
+    type=options.FILE,
+    default=Path("counted.png"),
+    show_default=True,
+    metavar="FILE",
+    help="A PNG of what was counted.",
+)
+@click.option(
+    "--window-size",
+    type=click.IntRange(min=32),
+    default=80,
+    show_default=True,
+    metavar="PX",
+    help="Side of a window.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the bounds as JSON.")
+@options.reading
+def suggest(
+    images: tuple[Path, ...],
+    picture: Path,
+    window_size: int,
+    as_json: bool,
+    reading: options.Reading,
+) -> None:
+    """Propose the bounds for `cellseg fit`, without labels.
+
+    Counts bright objects by a threshold and cuts at necks, and prints ranges around what it counted, in the
+    fit command that uses them. Look at the picture first: the bounds are as good as the outlines in it.
+    """
+    from cellsegmenter import io
+    from cellsegmenter.counting_picture import write_counting_picture
+    from cellsegmenter.suggest import suggest_bounds
+
+    paths = io.expand_inputs(images)
+    check_outputs([picture], paths)
+    files = [file for path in paths for file in reading.images(path)]
+    suggested = suggest_bounds(
+        [file.array for file in files], channel_axis=channel_axis(files[0]), window_size=window_size
+    )
+    write_counting_picture(picture, suggested)
+    command = suggested.command([*images, *reading_words(reading)])
+    if as_json:
+        found = {"parameters": suggested.parameters, "noise_scale": suggested.noise_scale, "command": command}
+        click.echo(json.dumps(found | {"notes": suggested.notes}, indent=2))
+        return
+    click.echo("\n".join(explained(suggested)))
+    click.echo(f"  what was counted: {picture}\n\n{command}\n\n{suggested.constructor}")
+
+
+def explained(suggested: SuggestedBounds) -> list[str]:
+    """The proposal in sentences."""
+    scale = suggested.scales[0]
+    rescaled = ""
+    if suggested.diameter == "auto":
+        rescaled = " of an image that is rescaled to its own objects"
+    elif suggested.diameter is not None:
+        rescaled = f" of the image rescaled by {scale:.2g}"
+    low, high = suggested.object_size
+    return [
+        f"counted {suggested.n_objects} objects in {suggested.n_images} image(s), on average "
+        f"{suggested.object_diameter:.1f} px across",
+        f"  a window of {suggested.window_size} px{rescaled} holds {suggested.density[0]:g} to "
+        f"{suggested.density[1]:g} objects, which cover {suggested.area[0]:.0%} to {suggested.area[1]:.0%} of it",
+        f"  bounding boxes have sides from {low} to {high} px{' there' if rescaled else ''}",
+        f"  scale of the reconstruction error (sigma): {suggested.noise_scale:.3f}, as fit will estimate it",
+        *(f"  note: {note}" for note in suggested.notes),
+    ]
