@@ -32,7 +32,7 @@ from cellsegmenter.model.config import PRESETS, ModelConfig
 from cellsegmenter.model.device import channels_last_pays, resolve_device
 from cellsegmenter.model.rendering import render
 from cellsegmenter.model.structured_vae import StructuredVAE
-from cellsegmenter.parameters import Bounds, check_bounds_together, model_config
+from cellsegmenter.parameters import Bounds, check_bounds_together, model_config, warn_of_conflicts
 from cellsegmenter.preparation import prepare_image
 from cellsegmenter.segmenting import OVERLAP_THRESHOLD, PREDICTION_SLOTS, consensus_of, working_scale
 from cellsegmenter.serialization import (
@@ -256,6 +256,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
             Naming the parameter or the image, its value and the remedy.
         """
         bounds = self._bounds()
+        warn_of_conflicts(bounds)
         preset = self._check_parameters()
         self._sampling(bounds.window_size)
         device = resolve_device(self.device)
