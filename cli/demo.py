@@ -9,7 +9,8 @@ import click
 
 from . import options
 from .models import load_model
-from .outputs import Job, check_outputs, describe, write_results
+from .outputs import ENDINGS, check_outputs
+from .results import describe
 
 
 @click.command()
@@ -20,7 +21,7 @@ from .outputs import Job, check_outputs, describe, write_results
     default=Path("cellseg-demo"),
     show_default=True,
     metavar="FOLDER",
-    help="Where the image, labels, table and overlay go.",
+    help="Where labels, table and overlay go.",
 )
 @options.running
 def demo(output: Path, running: options.Running) -> None:
@@ -32,18 +33,17 @@ def demo(output: Path, running: options.Running) -> None:
     from cellsegmenter.datasets import load_nuclei
     from cellsegmenter.metrics import average_precision
 
-    job = Job(
-        output / "nuclei.tif", labels=output / "nuclei_labels.tif", overlay=output / "nuclei_overlay.png"
-    )
-    table = output / "nuclei.csv"
-    check_outputs([*job.outputs, table], [])
+    labels, table, overlay = (output / f"nuclei{ENDINGS[kind]}" for kind in ("labels", "table", "overlay"))
+    check_outputs([labels, table, overlay], [])
     image, annotation = load_nuclei()
     segmenter = load_model(None).set_params(device=running.device)
     started = time.perf_counter()
     segmentation = segmenter.consensus(image, random_state=running.seed).cut()
-    io.write_table(table, write_results(job, image, segmentation, segmenter))
+    io.write_labels(labels, segmentation.labels)
+    io.write_table(table, segmenter.table(segmentation, image))
+    io.write_overlay(overlay, image, segmentation.labels)
     running.say(describe(segmentation, time.perf_counter() - started))
     precision = average_precision(annotation, segmentation.labels)
     running.say(f"  {annotation.max()} were annotated by hand; average precision at IoU 0.5: {precision:.2f}")
-    for path in [*job.outputs, table]:
+    for path in (labels, table, overlay):
         running.say(f"  wrote {path}")

@@ -1,45 +1,84 @@
-"""Where the results of an image go, and the writing of them: shared by `predict` and `demo`."""
+"""Which files the results of an image go to, and whether they can be written."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from cellsegmenter import CellSegmenter
-    from cellsegmenter.consensus import Segmentation
-
-    Table = dict[str, np.ndarray]
+# What can be saved, and the ending of its file after the image's name.
+ENDINGS = {
+    "labels": "_labels.tif",
+    "table": "_cells.csv",
+    "parquet": "_cells.parquet",
+    "anndata": "_cells.h5ad",
+    "overlay": "_overlay.png",
+    "geojson": "_cells.geojson",
+    "rois": "_rois.zip",
+    "ome-zarr": "_cells.ome.zarr",
+    "foreground": "_foreground.tif",
+    "confidence": "_confidence.tif",
+}
+SEVERAL = {"maps": ("foreground", "confidence")}  # words for several kinds at once
+TABLES = ("table", "parquet", "anndata")
+PACKAGES = {"parquet": "pyarrow", "anndata": "anndata", "rois": "roifile", "ome-zarr": "zarr"}
 
 
 class Job(NamedTuple):
-    """One image and the files that its results go to."""
+    """One image file, and the files that its results go to."""
 
     image: Path
-    labels: Path
-    overlay: Path | None
+    files: dict[str, Path]  # by kind of result
+    manifest: Path
 
     @property
     def outputs(self) -> list[Path]:
-        return [self.labels] if self.overlay is None else [self.labels, self.overlay]
+        return [*self.files.values(), self.manifest]
 
 
-def plan(images: Sequence[Path], output: Path | None, overlay: Path | None) -> list[Job]:
-    """Give each image its output files; without `output` the labels go beside the image."""
+class Kinds(click.ParamType):
+    """Kinds of results, separated by commas."""
+
+    name = "kinds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        kinds: list[str] = []
+        for word in (word.strip() for word in value.split(",")):
+            if word not in ENDINGS and word not in SEVERAL:
+                known = ", ".join([*ENDINGS, *SEVERAL])
+                self.fail(f"{word!r} is nothing that can be saved; choose from {known}.", param, ctx)
+            kinds.extend(SEVERAL.get(word, (word,)))
+        return tuple(dict.fromkeys(kinds))
+
+
+def plan(
+    images: Sequence[Path],
+    output: Path | None,
+    kinds: Sequence[str] = ("labels",),
+    overlay: Path | None = None,
+) -> list[Job]:
+    """Give each image its output files; without `output` they go beside the image."""
     several = len(images) > 1
-    return [
-        Job(
-            image=image,
-            labels=place(image, output or image.parent, "_labels.tif", several),
-            overlay=None if overlay is None else place(image, overlay, "_overlay.png", several),
-        )
-        for image in images
-    ]
+    jobs = []
+    for image in images:
+        labels = place(image, output or image.parent, ENDINGS["labels"], several)
+        names_file = output is not None and labels == output
+        base = labels.with_name(labels.stem.removesuffix("_labels"))
+        files = {"labels": labels} if names_file else {}
+        for kind in kinds:
+            files.setdefault(kind, base.with_name(f"{base.name}{ENDINGS[kind]}"))
+        if "ome-zarr" in kinds and image.suffix == ".zarr":  # labels belong under their image's group
+            files["ome-zarr"] = image / "labels" / "cells"
+        if overlay is not None:
+            files["overlay"] = place(image, overlay, ENDINGS["overlay"], several)
+        jobs.append(Job(image, files, base.with_name(f"{base.name}_manifest.json")))
+    return jobs
 
 
 def place(image: Path, target: Path, ending: str, several: bool) -> Path:
@@ -54,6 +93,11 @@ def place(image: Path, target: Path, ending: str, several: bool) -> Path:
     return target
 
 
+def stem(image: Path) -> str:
+    """The name without its ending; `.ome.tif` counts as one ending."""
+    return image.stem.removesuffix(".ome")
+
+
 def check_outputs(paths: Sequence[Path], inputs: Sequence[Path]) -> None:
     """Before the work: nothing may be written over an input, twice, or where it cannot be written."""
     from cellsegmenter import io
@@ -65,51 +109,15 @@ def check_outputs(paths: Sequence[Path], inputs: Sequence[Path]) -> None:
                 f"{path} would be written over an input or a second time; name another file."
             )
         taken.add(path.resolve())
-        io.check_writable(path)
+        io.check_writable(path, folder=path.suffix == ".zarr" or path.parent.name == "labels")
 
 
-def stem(image: Path) -> str:
-    """The name without its ending; `.ome.tif` counts as one ending."""
-    return image.stem.removesuffix(".ome")
+def check_packages(kinds: Sequence[str]) -> None:
+    """Before the work: what is to be saved may need a package that is not installed."""
+    from importlib.util import find_spec
 
-
-def write_results(
-    job: Job, pixels: np.ndarray, segmentation: Segmentation, segmenter: CellSegmenter
-) -> Table:
-    """Write the label image and the overlay of one image; give its table, with the image's name in front."""
-    import numpy as np
-
-    from cellsegmenter import io
-
-    resolution = segmentation.resolution
-    metadata = {
-        "model": segmenter.card_["name"],
-        "method": resolution.method,
-        "gamma_abs": resolution.absolute,
-        "gamma": resolution.gamma,
-        "cutoff_distance": resolution.cutoff_distance,
-    }
-    io.write_labels(job.labels, segmentation.labels, metadata=metadata)
-    if job.overlay is not None:
-        io.write_overlay(job.overlay, pixels, segmentation.labels)
-    columns = segmenter.table(segmentation, pixels)
-    return {"image": np.full(len(columns["label"]), job.image.name), **columns}
-
-
-def describe(segmentation: Segmentation, seconds: float) -> str:
-    """What was found, at which resolution, and how long it took."""
-    resolution = segmentation.resolution
-    if not len(segmentation):
-        return f"  no objects ({seconds:.1f} s)"
-    chosen = "chosen automatically" if resolution.chosen_by == "auto" else "as given"
-    return (
-        f"  {len(segmentation)} objects ({seconds:.1f} s) at γ_abs = {resolution.absolute:.3g}, {chosen}; "
-        f"in this image that is --gamma {resolution.gamma:.4g} ({resolution.method})"
-    )
-
-
-def stack(tables: Sequence[Table]) -> Table:
-    """Several images' tables below each other."""
-    import numpy as np
-
-    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    for kind in kinds:
+        if kind in PACKAGES and find_spec(PACKAGES[kind]) is None:
+            raise click.UsageError(
+                f"--save {kind} needs a further package; run: pip install {PACKAGES[kind]}"
+            )

@@ -77,7 +77,12 @@ def test_several_images_go_to_a_folder_with_one_table(image, empty, tmp_path):
     out, table = tmp_path / "out", tmp_path / "all.csv"
     result = run("predict", image, empty, *FAST, "-o", out, "--table", table)
     assert result.exit_code == 0, result.output
-    assert sorted(path.name for path in out.iterdir()) == ["cells_labels.tif", "empty_labels.tif"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "cells_labels.tif",
+        "cells_manifest.json",
+        "empty_labels.tif",
+        "empty_manifest.json",
+    ]
     assert {row["image"] for row in rows(table)} == {"cells.tif"}
 
 
@@ -205,7 +210,7 @@ def test_demo(tmp_path):
     result = run("demo", "-o", tmp_path / "demo")
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == [
-        "nuclei.csv",
+        "nuclei_cells.csv",
         "nuclei_labels.tif",
         "nuclei_overlay.png",
     ]
@@ -219,23 +224,33 @@ def test_debug_shows_the_traceback(tmp_path):
 
 class TestOutputs:
     def test_beside_the_image(self):
-        [job] = plan([Path("a/b.ome.tif")], None, None)
-        assert job.outputs == [Path("a/b_labels.tif")]
+        [job] = plan([Path("a/b.ome.tif")], None)
+        assert job.outputs == [Path("a/b_labels.tif"), Path("a/b_manifest.json")]
 
     def test_a_name_without_ending_is_a_folder(self):
-        [job] = plan([Path("a/b.tif")], Path("out"), Path("out"))
-        assert job.outputs == [Path("out/b_labels.tif"), Path("out/b_overlay.png")]
+        [job] = plan([Path("a/b.tif")], Path("out"), overlay=Path("out"))
+        assert job.files == {"labels": Path("out/b_labels.tif"), "overlay": Path("out/b_overlay.png")}
+
+    def test_a_name_of_a_file_is_taken_up_by_the_others(self):
+        [job] = plan([Path("a/b.tif")], Path("out/x_labels.tiff"), ("table", "geojson"))
+        assert job.files["labels"] == Path("out/x_labels.tiff")
+        assert job.files["geojson"] == Path("out/x_cells.geojson")
+        assert job.manifest == Path("out/x_manifest.json")
+
+    def test_labels_of_ome_zarr_go_under_their_image(self):
+        [job] = plan([Path("a/b.ome.zarr")], Path("out"), ("table", "ome-zarr"))
+        assert job.files == {"table": Path("out/b_cells.csv"), "ome-zarr": Path("a/b.ome.zarr/labels/cells")}
 
     def test_several_images_need_a_folder(self):
         with pytest.raises(UsageError, match="need a folder"):
-            plan([Path("a.tif"), Path("b.tif")], Path("out.tif"), None)
+            plan([Path("a.tif"), Path("b.tif")], Path("out.tif"))
 
     @pytest.mark.parametrize(("labels", "overlay"), [("x.png", None), ("x.tiff", "x.jpg")])
     def test_endings_say_what_is_written(self, labels, overlay):
         with pytest.raises(UsageError, match="must end in"):
-            plan([Path("a.tif")], Path(labels), overlay and Path(overlay))
+            plan([Path("a.tif")], Path(labels), overlay=overlay and Path(overlay))
 
     def test_two_images_of_one_name_collide(self):
         images = [Path("a/x.tif"), Path("b/x.tif")]
         with pytest.raises(UsageError, match="second time"):
-            check_outputs([job.labels for job in plan(images, Path("out"), None)], images)
+            check_outputs([path for job in plan(images, Path("out")) for path in job.outputs], images)

@@ -26,9 +26,9 @@ LAYERS = [
     },
     {"model"},
     {"training", "consensus"},
-    {"parameters", "inference", "image_consensus", "tables", "serialization"},
+    {"parameters", "inference", "image_consensus", "tables", "serialization", "provenance"},
     {"learning", "segmenting", "suggest"},
-    {"counting_picture"},
+    {"counting_picture", "html", "tuning"},
     {"estimator"},
     {"cli"},
 ]

@@ -67,29 +67,35 @@ def _is_input(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden_or_result
 
 
-def check_writable(path: str | Path) -> None:
+def check_writable(path: str | Path, *, folder: bool = False) -> None:
     """Refuse a path that nothing can be written to, before the work is done.
 
     Missing folders are fine: the writers make them.
 
+    Parameters
+    ----------
+    path : str or Path
+    folder : bool
+        Whether a folder is to be written, such as OME-Zarr, which replaces an older one.
+
     Raises
     ------
     ImageFileError
-        If the path is a folder (but for ``.zarr``), lies under a file, or permissions forbid it.
+        If the path is a folder, lies under a file, or permissions forbid it.
     """
     path = Path(path)
-    if path.is_dir() and path.suffix != ".zarr":
+    if path.is_dir() and not folder:
         raise ImageFileError(f"{path} is a folder; name a file in it")
     if path.exists() and not os.access(path, os.W_OK):
         raise ImageFileError(f"{path} is write-protected; choose another file")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir():
-        raise ImageFileError(f"{path} cannot be written: {folder} is a file, not a folder")
+    parent = next(parent for parent in path.absolute().parents if parent.exists())
+    if not parent.is_dir():
+        raise ImageFileError(f"{path} cannot be written: {parent} is a file, not a folder")
     try:  # permissions alone do not tell: file systems can be read-only, full, or virtual
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=parent):
             pass
     except OSError as error:
-        raise ImageFileError(f"{path} cannot be written: {folder}: {error.strerror}") from error
+        raise ImageFileError(f"{path} cannot be written: {parent}: {error.strerror}") from error
 
 
 @contextmanager

@@ -1,0 +1,84 @@
+"""The record of how a result was made, as JSON beside it."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .outputs import Job
+
+if TYPE_CHECKING:
+    from cellsegmenter.consensus import Segmentation
+
+    from .results import Result
+
+
+def manifest(job: Job, result: Result, request: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
+    """Everything that is needed to make the result again, and how long it took.
+
+    `request` is what was asked for: model, parameters and how the file was to be read.
+    """
+    from cellsegmenter.provenance import software_versions
+
+    first = result.images[0]
+    return {
+        "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": software_versions(),
+        "request": request,
+        "image": {
+            "file": str(job.image.absolute()),
+            "bytes": _size(job.image),
+            "interpretation": first.interpretation,
+            "axes": result.axes if len(first.axes) == 2 else f"{result.images.axes}{first.axes}",
+            "shape": [*result.images.shape, *map(int, first.array.shape)],
+            "pixel_size_um": result.pixel_size,
+        },
+        "planes": [
+            {axis.lower(): at for axis, at in result.images.position(i).items()} | found(segmentation)
+            for i, segmentation in enumerate(result.segmentations)
+        ],
+        "outputs": {kind: str(path.absolute()) for kind, path in job.files.items()},
+        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+    }
+
+
+def found(segmentation: Segmentation) -> dict[str, Any]:
+    """How many objects there are, and the resolution they were cut at; JSON has no NaN."""
+    resolution = segmentation.resolution
+    known = {
+        "gamma_abs": resolution.absolute,
+        "gamma": resolution.gamma,
+        "cutoff_distance": resolution.cutoff_distance,
+        "agreement": resolution.agreement,
+    }
+    return {
+        "objects": len(segmentation),
+        "method": resolution.method,
+        "chosen_by": resolution.chosen_by,
+        **{name: None if value is None or value != value else float(value) for name, value in known.items()},
+    }
+
+
+def write_manifest(path: Path, content: dict[str, Any]) -> None:
+    """Write beside, then rename."""
+    from cellsegmenter import io
+
+    with io.replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def differences(path: Path, request: dict[str, Any]) -> list[str]:
+    """What an earlier run was asked differently, by its manifest; nothing if there is none."""
+    if not path.exists():
+        return []
+    earlier = json.loads(path.read_text(encoding="utf-8")).get("request", {})
+    now = json.loads(json.dumps(request))
+    names = (earlier.keys() | now.keys()) - {"model"}  # the file may have moved, its hash tells
+    return sorted(name for name in names if earlier.get(name) != now.get(name))
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file; a folder's are not counted."""
+    return path.stat().st_size if path.is_file() else None

@@ -1,0 +1,177 @@
+"""What `predict` finds in an image file, and the writing of it in every form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .outputs import ENDINGS, Job
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cellsegmenter import CellSegmenter
+    from cellsegmenter.consensus import Segmentation
+    from cellsegmenter.io import ImageStack
+
+    Table = dict[str, np.ndarray]
+
+
+class Result(NamedTuple):
+    """The objects of one image file, plane by plane where there are several."""
+
+    images: ImageStack
+    level: int  # the resolution of the file that was read
+    segmentations: list[Segmentation]  # of each plane
+    labels: np.ndarray  # the axes of the stack, if any, followed by (H, W)
+    table: Table  # one row per object, planes one after the other
+
+    @property
+    def axes(self) -> str:
+        return f"{self.images.axes}YX"
+
+    @property
+    def pixel_size(self) -> float | None:
+        return self.images.source.pixel_size
+
+    @property
+    def position(self) -> dict[str, int]:
+        """Which slice or time was chosen, where there are several."""
+        return {axis: at for axis, at in self.images.chosen.items() if axis in "ZT"}
+
+
+def collect(
+    images: ImageStack, level: int, segmentations: list[Segmentation], segmenter: CellSegmenter
+) -> Result:
+    """Measure the objects of all planes and join the planes' label images and tables."""
+    import numpy as np
+
+    tables = []
+    for i, segmentation in enumerate(segmentations):
+        columns = segmenter.table(segmentation, images[i].array, pixel_size=images.source.pixel_size)
+        n = len(columns["label"])
+        position = images.position(i)
+        tables.append({_column(axis): np.full(n, at) for axis, at in position.items()} | columns)
+    labels = segmentations[0].labels
+    if images.axes:
+        labels = np.stack([s.labels for s in segmentations]).reshape(*images.shape, *labels.shape)
+    return Result(images, level, segmentations, labels, stack(tables))
+
+
+def write_results(job: Job, result: Result, metadata: dict[str, Any]) -> None:
+    """Write all files of a job but the manifest."""
+    for kind, path in job.files.items():
+        WRITERS[kind](path, result, metadata)
+
+
+def stack(tables: Sequence[Table]) -> Table:
+    """Several tables below each other."""
+    import numpy as np
+
+    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+
+
+def with_image(table: Table, name: str) -> Table:
+    """The table with the image's name in front."""
+    import numpy as np
+
+    return {"image": np.full(len(table["label"]), name), **table}
+
+
+def describe(segmentation: Segmentation, seconds: float) -> str:
+    """What was found, at which resolution, and how long it took."""
+    resolution = segmentation.resolution
+    if not len(segmentation):
+        return f"  no objects ({seconds:.1f} s)"
+    chosen = "chosen automatically" if resolution.chosen_by == "auto" else "as given"
+    return (
+        f"  {len(segmentation)} objects ({seconds:.1f} s) at γ_abs = {resolution.absolute:.3g}, {chosen}; "
+        f"in this image that is --gamma {resolution.gamma:.4g} ({resolution.method})"
+    )
+
+
+def _column(axis: str) -> str:
+    return axis.lower() if axis in "ZT" else "page"
+
+
+def _labels(path: Path, result: Result, metadata: dict[str, Any]) -> None:
+    from cellsegmenter import io
+
+    io.write_labels(path, result.labels, metadata=metadata, axes=result.axes, pixel_size=result.pixel_size)
+
+
+def _table(path: Path, result: Result, metadata: dict[str, Any]) -> None:
+    from cellsegmenter import io
+
+    io.write_table(path, with_image(result.table, metadata["image"]))
+
+
+def _overlay(path: Path, result: Result, metadata: dict[str, Any]) -> None:
+    from cellsegmenter import io
+
+    io.write_overlay(path, result.images[0].array, result.labels)
+
+
+def _geojson(path: Path, result: Result, metadata: dict[str, Any]) -> None:
+    from cellsegmenter import io
+
+    io.write_geojson(path, result.labels, result.table, axes=result.axes, position=result.position)
+
+
+def _rois(path: Path, result: Result, metadata: dict[str, Any]) -> None:
+    from cellsegmenter import io
+
+    io.write_rois(path, result.labels, axes=result.axes, position=result.position)
+
+
+def _ome_zarr(path: Path, result: Result, metadata: dict[str, Any]) -> None:
+    from cellsegmenter import io
+
+    if path.name.endswith(ENDINGS["ome-zarr"]):
+        io.write_ome_zarr(path, result.images, result.labels, result.table)
+    else:  # IMAGE/labels/cells
+        io.add_ome_zarr_labels(
+            path.parents[1],
+            result.labels,
+            result.table,
+            axes=result.axes,
+            position=result.position,
+            level=result.level,
+        )
+
+
+def _map(values: Callable[[Segmentation], np.ndarray]) -> Callable[[Path, Result, dict[str, Any]], None]:
+    """A writer of one number for each pixel."""
+
+    def write(path: Path, result: Result, metadata: dict[str, Any]) -> None:
+        import numpy as np
+
+        from cellsegmenter import io
+
+        planes = np.stack([values(segmentation) for segmentation in result.segmentations])
+        io.write_map(
+            path, planes.reshape(result.labels.shape), axes=result.axes, pixel_size=result.pixel_size
+        )
+
+    return write
+
+
+def _confidence(segmentation: Segmentation) -> np.ndarray:
+    from cellsegmenter import io
+
+    return io.confidence_map(segmentation.labels, segmentation.confidence)
+
+
+WRITERS: dict[str, Callable[[Path, Result, dict[str, Any]], None]] = {
+    "labels": _labels,
+    "table": _table,
+    "parquet": _table,
+    "anndata": _table,
+    "overlay": _overlay,
+    "geojson": _geojson,
+    "rois": _rois,
+    "ome-zarr": _ome_zarr,
+    "foreground": _map(lambda segmentation: segmentation.foreground_prob),  # type: ignore[attr-defined]
+    "confidence": _map(_confidence),
+}

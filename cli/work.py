@@ -1,0 +1,174 @@
+"""What `predict` does to each image: read, segment, measure, write, and record how."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from . import options, reporting
+from .manifest import differences, found, manifest, write_manifest
+from .models import channel_axis
+from .outputs import Job
+from .results import collect, describe, with_image, write_results
+
+if TYPE_CHECKING:
+    from cellsegmenter import CellSegmenter
+    from cellsegmenter.consensus import ResolutionError, Segmentation
+    from cellsegmenter.io import ImageStack
+
+    from .results import Table
+
+
+class Cutting(NamedTuple):
+    """How objects are to be found; what is None is left to the model."""
+
+    gamma: float | str | None
+    gamma_abs: float | None
+    method: str
+    min_size: int | None
+    samples: int | None
+    stride: int | None
+    diameter: float | str | None
+
+
+class Refusal(click.ClickException):
+    """Why a --gamma does not suit an image, and which value does."""
+
+    exit_code = 2  # as for other options that cannot be used as given
+
+    def __init__(self, image: Path, error: ResolutionError) -> None:
+        fits = error.suggestion
+        super().__init__(
+            f"this --gamma leaves no object in {image}: it is relative to the size of the image. Use --gamma "
+            f"{fits.gamma:.3g} here, or --gamma-abs {fits.absolute:.3g}, which carries over to other images."
+        )
+
+
+class Work:
+    """What is done to each image of a run."""
+
+    def __init__(
+        self,
+        segmenter: CellSegmenter,
+        cutting: Cutting,
+        reading: options.Reading,
+        running: options.Running,
+        model: Path | None,
+        *,
+        skip_existing: bool,
+        keep_tables: bool,
+    ) -> None:
+        from cellsegmenter.provenance import model_hash
+
+        self.segmenter = segmenter
+        self.cutting = cutting
+        self.reading = reading
+        self.running = running
+        self.skip_existing = skip_existing
+        self.keep_tables = keep_tables
+        self.tables: list[Table] = []
+        self.request = {
+            "model": "built-in" if model is None else str(model.absolute()),
+            "model_sha256": model_hash(segmenter),
+            "seed": running.seed,
+            **cutting._asdict(),
+            **reading._asdict(),
+        }
+
+    def segment(self, job: Job) -> None:
+        """Segment one file and write its results, unless they are there already and to be kept."""
+        if self.skip_existing and self._is_done(job):
+            return
+        started = time.perf_counter()
+        images = self._read(job)
+        segmentations: list[Segmentation] = []
+        for i, image in enumerate(images):
+            self.running.say(f"{job.image}: {image.interpretation}")
+            plane_started = time.perf_counter()
+            self.segmenter.set_params(channel_axis=channel_axis(image))
+            segmentations.append(self._cut(job, image.array))
+            self.running.say(describe(segmentations[i], time.perf_counter() - plane_started))
+        segmented = time.perf_counter()
+        result = collect(images, self.reading.level, segmentations, self.segmenter)
+        write_results(job, result, self._metadata(job, segmentations))
+        written = time.perf_counter()
+        seconds = {"segment": segmented - started, "measure_and_write": written - segmented}
+        write_manifest(job.manifest, manifest(job, result, self._full_request(), seconds))
+        if self.keep_tables:
+            self.tables.append(with_image(result.table, job.image.name))
+        self.running.say("\n".join(f"  wrote {path}" for path in job.outputs))
+
+    def preview(self, job: Job) -> None:
+        """Say what would be done to one file."""
+        if self.skip_existing and self._is_done(job):
+            return
+        images = self._read(job)
+        planes = "" if len(images) == 1 else f", the first of {len(images)} planes"
+        self.running.say(f"{job.image}: {images[0].interpretation}{planes}")
+        self.running.say("\n".join(f"  would write {path}" for path in job.outputs))
+
+    def _read(self, job: Job) -> ImageStack:
+        images = self.reading.images(job.image)
+        if len(images) > 1 and "overlay" in job.files:
+            raise click.UsageError(
+                f"An overlay shows one plane, and {job.image} has {len(images)}; choose one, or leave it out."
+            )
+        return images
+
+    def _is_done(self, job: Job) -> bool:
+        """Whether all results are there; warns if they were made in another way."""
+        if not all(path.exists() for path in job.files.values()):
+            return False
+        self.running.say(f"{job.image}: skipped, its results are there")
+        others = differences(job.manifest, self._full_request())
+        if others:
+            reporting.warn(
+                f"the results of {job.image} were made with another {', '.join(others)}; "
+                "delete them to make them again"
+            )
+        return True
+
+    def _cut(self, job: Job, pixels: Any) -> Segmentation:
+        """Segment one plane."""
+        from cellsegmenter.consensus import AbsoluteResolution, ResolutionError
+
+        cutting = self.cutting
+        consensus = self.segmenter.consensus(
+            pixels,
+            random_state=self.running.seed,
+            **options.given(n_samples=cutting.samples, stride=cutting.stride, diameter=cutting.diameter),
+        )
+        resolution = cutting.gamma if cutting.gamma_abs is None else AbsoluteResolution(cutting.gamma_abs)
+        try:
+            return consensus.cut(
+                resolution,  # type: ignore[arg-type]  # of words, click lets only "auto" pass
+                method=cutting.method,  # type: ignore[arg-type]
+                **options.given(min_size=cutting.min_size),
+            )
+        except ResolutionError as error:
+            raise Refusal(job.image, error) from error
+
+    def _metadata(self, job: Job, segmentations: list[Segmentation]) -> dict[str, Any]:
+        """What the label image says of itself."""
+        first = found(segmentations[0]) if len(segmentations) == 1 else {}
+        return {"image": job.image.name, "model": self.segmenter.card_["name"], **first}
+
+    def _full_request(self) -> dict[str, Any]:
+        """What was asked for, with the model's own values for what was not."""
+        from cellsegmenter.serialization import plain_value
+
+        own = {name: plain_value(value) for name, value in self.segmenter.get_params().items()}
+        unsaid = {
+            "n_samples",
+            "stride",
+            "diameter",
+            "min_size",
+            "resolution",
+            "intensity",
+            "device",
+            "n_jobs",
+        }
+        return {**self.request, "model_parameters": {name: own[name] for name in sorted(unsaid)}}
