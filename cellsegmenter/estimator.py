@@ -33,7 +33,7 @@ from cellsegmenter.model.device import channels_last_pays, resolve_device
 from cellsegmenter.model.rendering import render
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.parameters import Bounds, check_bounds_together, model_config, warn_of_conflicts
-from cellsegmenter.preparation import prepare_image
+from cellsegmenter.preparation import PreparedImage, Region, check_region, prepare_image
 from cellsegmenter.segmenting import OVERLAP_THRESHOLD, PREDICTION_SLOTS, consensus_of, working_scale
 from cellsegmenter.serialization import (
     ModelFileError,
@@ -51,6 +51,7 @@ from cellsegmenter.tables import (
     posterior_arrays,
     stack_tables,
 )
+from cellsegmenter.tuning import ResolutionSweep, region_pixels, sample_region, sweep_resolutions
 from cellsegmenter.types import PosteriorSamples
 from cellsegmenter.validation import ImageView, check_choice, check_images, check_number, is_single_image
 from cellsegmenter.windows import check_stride, random_crop
@@ -320,6 +321,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         self,
         image: Any,
         *,
+        region: tuple[int, int, int, int] | None = None,
         n_samples: int | None = None,
         stride: int | None = None,
         diameter: float | Literal["auto"] | None = None,
@@ -330,6 +332,8 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         image : array-like (H, W), or with ``channel_axis`` one axis more
+        region : (row, column, height, width), optional
+            Only this part, px; its intensities and its diameter count as those of the whole image.
         n_samples, stride, diameter, random_state : optional
             Instead of the estimator's own.
 
@@ -343,7 +347,40 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         self._say(interpretation)
         settings = self._inference_settings(self._seed(random_state), n_samples=n_samples, stride=stride)
         wanted = self.diameter if diameter is None else diameter
-        return self._consensus_of(view, settings, wanted, self._ready_model())
+        place = None if region is None else check_region(region, view.shape)
+        return self._consensus_of(view, settings, wanted, self._ready_model(), place)
+
+    def sweep(
+        self,
+        image: Any,
+        *,
+        region: tuple[int, int, int, int] | None = None,
+        n_samples: int | None = None,
+        stride: int | None = None,
+        diameter: float | Literal["auto"] | None = None,
+        random_state: Any = None,
+    ) -> ResolutionSweep:
+        """Cut an image, or better a region of it, at some twenty resolutions, to choose one by eye.
+
+        Parameters are those of `consensus`.
+
+        Returns
+        -------
+        ResolutionSweep
+            With the number of objects and the agreement with posterior samples of each cut.
+            `cellsegmenter.tuning.write_tuning_page` shows it; ``predict(image, AbsoluteResolution(chosen))`` applies
+            what was chosen to the whole image.
+        """
+        seed = self._seed(random_state)
+        consensus = self.consensus(
+            image, region=region, n_samples=n_samples, stride=stride, diameter=diameter, random_state=seed
+        )
+        view, _ = self._one_image(image)
+        place = check_region(region or (0, 0, *view.shape[1:]), view.shape)
+        prepared, _ = self._prepared(view, self.diameter if diameter is None else diameter, place)
+        settings = self._inference_settings(seed, n_samples=n_samples, stride=stride)
+        windows = sample_region(self.model_, prepared, settings, self._ready_model())
+        return sweep_resolutions(consensus, windows.agreement, region_pixels(view, place))
 
     def predict(self, X: Any, resolution: Any = None) -> Any:
         """Label images.
@@ -663,15 +700,27 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
             self._say(f"{len(found[-1])} objects at {found[-1].resolution}")
         return found
 
-    def _consensus_of(
-        self, view: ImageView, settings: InferenceSettings, diameter: Any, device: torch.device
-    ) -> ImageConsensus:
+    def _prepared(
+        self, view: ImageView, diameter: Any, region: Region | None = None
+    ) -> tuple[PreparedImage, float]:
+        """An image, or a region of it, as the model sees it, and its scale."""
         scale = working_scale(view, self.working_diameter_, diameter)
+        return prepare_image(view, scale=scale, intensity=self.intensity, region=region), scale
+
+    def _consensus_of(
+        self,
+        view: ImageView,
+        settings: InferenceSettings,
+        diameter: Any,
+        device: torch.device,
+        region: Region | None = None,
+    ) -> ImageConsensus:
+        prepared, scale = self._prepared(view, diameter, region)
         if scale != 1.0:
             self._say(f"rescaled by {scale:.3g} to the model's diameter of {self.working_diameter_:.1f} px")
         return consensus_of(
             self.model_,
-            prepare_image(view, scale=scale, intensity=self.intensity),
+            prepared,
             scale,
             settings,
             working_diameter=self.working_diameter_,

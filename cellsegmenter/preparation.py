@@ -3,14 +3,50 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from skimage.transform import resize
 
 from cellsegmenter.normalize import ImageStatistics, image_statistics, normalize_image
 
-__all__ = ["PreparedImage", "prepare_image"]
+__all__ = ["PreparedImage", "Region", "check_region", "prepare_image"]
+
+
+class Region(NamedTuple):
+    """A rectangle of an image, px."""
+
+    row: int  # of the first pixel
+    column: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns."""
+        return slice(self.row, self.row + self.height), slice(self.column, self.column + self.width)
+
+
+def check_region(region: Any, image_shape: tuple[int, ...]) -> Region:
+    """Refuse what is no rectangle inside of an image (..., height, width).
+
+    Raises
+    ------
+    ValueError
+    """
+    height, width = image_shape[-2:]
+    try:
+        checked = Region(*(int(side) for side in region))
+    except (TypeError, ValueError):
+        raise ValueError(f"region={region!r} is not (row, column, height, width) in pixels") from None
+    if min(checked.row, checked.column) < 0 or min(checked.height, checked.width) < 1:
+        raise ValueError(f"region={tuple(checked)} must begin at 0 or later and hold at least one pixel")
+    if checked.row + checked.height > height or checked.column + checked.width > width:
+        raise ValueError(
+            f"region={tuple(checked)} reaches beyond the image of {height} × {width} px; "
+            f"its rows end at {checked.row + checked.height} and its columns at {checked.column + checked.width}"
+        )
+    return checked
 
 
 @dataclass(frozen=True)
@@ -34,7 +70,11 @@ class PreparedImage:
 
 
 def prepare_image(
-    image: Any, *, scale: float = 1.0, intensity: Literal["log", "linear"] = "log"
+    image: Any,
+    *,
+    scale: float = 1.0,
+    intensity: Literal["log", "linear"] = "log",
+    region: Region | None = None,
 ) -> PreparedImage:
     """Normalise lazily; rescale, if at all, in memory.
 
@@ -46,11 +86,15 @@ def prepare_image(
         Working size over the image's own: 0.5 halves both sides.
     intensity : {"log", "linear"}
         See `cellsegmenter.normalize`.
+    region : Region, optional
+        Only this part, with the intensities of the whole image's scale.
     """
-    height, width = (int(n) for n in image.shape[-2:])
-    source = image
+    statistics = None if region is None else image_statistics(image)
+    source = image if region is None else image[(slice(None), *region.slices)]
+    height, width = (int(n) for n in source.shape[-2:])
     if scale != 1.0:
-        target = (image.shape[0], max(1, round(height * scale)), max(1, round(width * scale)))
-        pixels = np.asarray(image)
+        target = (source.shape[0], max(1, round(height * scale)), max(1, round(width * scale)))
+        pixels = np.asarray(source)
         source = resize(pixels, target, order=1, mode="reflect", anti_aliasing=scale < 1, preserve_range=True)
-    return PreparedImage(source, image_statistics(source), intensity, (height, width))
+    statistics = image_statistics(source) if statistics is None else statistics
+    return PreparedImage(source, statistics, intensity, (height, width))

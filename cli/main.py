@@ -16,6 +16,7 @@ from .fit import fit
 from .info import info
 from .predict import predict
 from .suggest import suggest
+from .tune import tune
 
 
 class Commands(click.Group):
@@ -51,5 +52,5 @@ def cellseg(ctx: click.Context, debug: bool) -> None:
         warnings.showwarning = print_warning
 
 
-for command in (predict, fit, info, demo, suggest):
+for command in (predict, fit, info, demo, suggest, tune):
     cellseg.add_command(command)

@@ -1,0 +1,98 @@
+"""`cellseg tune`: a page on which the resolution is chosen by eye, on a region of a large image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import options
+from .models import channel_axis, load_model
+from .outputs import check_outputs
+from .pasting import pasteable, reading_words
+
+# A larger region makes a page that browsers show slowly.
+LARGEST_SIDE = 2048  # px
+DEFAULT_SIDE = 512  # px
+
+
+@click.command()
+@click.argument("image", type=options.FILE)
+@click.option(
+    "--region",
+    type=int,
+    nargs=4,
+    metavar="ROW COLUMN HEIGHT WIDTH",
+    help=f"The part to look at, px.  [default: the middle, up to {DEFAULT_SIDE} × {DEFAULT_SIDE}]",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=options.FILE,
+    default=Path("tune.html"),
+    show_default=True,
+    metavar="FILE",
+    help="The page; it needs nothing beside it.",
+)
+@click.option(
+    "--model", type=options.FILE, help="A model file of `cellseg fit`.  [default: the built-in one]"
+)
+@click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Posterior samples to agree on.")
+@click.option("--stride", type=click.IntRange(min=1), metavar="PX", help="Step between windows.")
+@options.diameter
+@options.reading
+@options.running
+def tune(
+    image: Path,
+    region: tuple[int, int, int, int] | None,
+    output: Path,
+    model: Path | None,
+    samples: int | None,
+    stride: int | None,
+    diameter: float | str | None,
+    reading: options.Reading,
+    running: options.Running,
+) -> None:
+    """Choose the resolution by eye.
+
+    Cuts a region of IMAGE at some twenty resolutions and writes one HTML page: move the slider, and the page says
+    which `cellseg predict` command applies what you see to the whole image.
+    """
+    from cellsegmenter.tuning import write_tuning_page
+    from cellsegmenter.tuning.page import GAMMA_PLACE
+
+    check_outputs([output], [image])
+    files = list(reading.images(image))
+    if len(files) != 1:
+        raise click.UsageError(
+            f"{image} holds {len(files)} images; choose one of them by --z, --t or --page."
+        )
+    file = files[0]
+    running.say(f"{image}: {file.interpretation}")
+    place = middle(file.array.shape[-2:]) if region is None else region
+    if max(place[2:]) > LARGEST_SIDE:
+        raise click.UsageError(
+            f"--region may be {LARGEST_SIDE} px high and wide; {place[2]} × {place[3]} is more."
+        )
+    segmenter = load_model(model).set_params(device=running.device, channel_axis=channel_axis(file))
+    settings = options.given(n_samples=samples, stride=stride, diameter=diameter)
+    sweep = segmenter.sweep(file.array, region=place, random_state=running.seed, **settings)
+    seed = running.seed or None  # 0 is what predict takes by default too
+    shown = options.given(model=model, samples=samples, stride=stride, diameter=diameter, seed=seed)
+    words = [word for name, value in shown.items() for word in (f"--{name}", value)]
+    command = ["cellseg", "predict", image, *words, *reading_words(reading), "--gamma-abs", GAMMA_PLACE]
+    subtitle = (
+        f"{image.name}, rows {place[0]} to {place[0] + place[2]} and columns {place[1]} to {place[1] + place[3]}, "
+        f"cut at {len(sweep.cuts)} resolutions with {'the built-in model' if model is None else model.name}"
+    )
+    write_tuning_page(output, sweep, command=pasteable(command), subtitle=subtitle)
+    best = sweep.cuts[sweep.automatic]
+    running.say(
+        f"  {best.n_objects} objects at γ_abs = {best.absolute:.3g}, the automatic choice\n  wrote {output}"
+    )
+
+
+def middle(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """The region that is looked at by default."""
+    height, width = (min(int(side), DEFAULT_SIDE) for side in shape)
+    return (int(shape[0]) - height) // 2, (int(shape[1]) - width) // 2, height, width
