@@ -17,7 +17,7 @@ from sklearn.utils import Tags, check_array, check_random_state
 
 from cellsegmenter.consensus import AbsoluteResolution, check_resolution
 from cellsegmenter.image_consensus import ImageConsensus
-from cellsegmenter.inference import InferenceSettings, sample_windows
+from cellsegmenter.inference import BATCH_SIZE, InferenceSettings, sample_windows
 from cellsegmenter.io import check_writable
 from cellsegmenter.learning import (
     continued_model,
@@ -500,10 +500,8 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         # The only crop of an image no larger than a window is the image, up to its padding.
         random = np.random.default_rng(0)
         parts = []
-        for start in range(0, len(views), settings.batch_size):
-            batch = [
-                prepare_image(v, intensity=self.intensity) for v in views[start : start + settings.batch_size]
-            ]
+        for start in range(0, len(views), BATCH_SIZE):
+            batch = [prepare_image(v, intensity=self.intensity) for v in views[start : start + BATCH_SIZE]]
             windows = np.stack([random_crop(image, size, random) for image in batch])
             corners = np.array([(start + i, 0) for i in range(len(batch))])
             samples = sample_windows(self.model_, windows, corners, settings, device)

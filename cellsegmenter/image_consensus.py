@@ -79,7 +79,7 @@ def _at_shape(segmentation: Segmentation, shape: tuple[int, int]) -> Segmentatio
         np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(np.int64)
         for old, new in zip(segmentation.labels.shape, shape, strict=True)
     )
-    labels = segmentation.labels[rows[:, None], columns[None, :]]
+    labels = segmentation.labels[...][rows[:, None], columns[None, :]]
     kept = np.unique(labels)
     kept = kept[kept > 0]
     number = np.zeros(len(segmentation) + 1, dtype=np.int32)
@@ -89,4 +89,5 @@ def _at_shape(segmentation: Segmentation, shape: tuple[int, int]) -> Segmentatio
         labels=number[labels],
         confidence=segmentation.confidence[kept - 1],
         z_what=segmentation.z_what[kept - 1],
+        foreground_prob=segmentation.foreground_prob[...][rows[:, None], columns[None, :]],
     )

@@ -1,31 +1,35 @@
 """From a trained model to posterior samples of windows, and of whole images (Secs. 2.1 and 4).
 
-Random numbers belong to a window's place in the image and not to the order of work: batches of any size, in
-any order, on any number of workers give the same samples.
+Random numbers belong to a window's place in the image and not to the order of work, and the windows of a batch are
+the same whatever is worked on: any tiles, in any order, on any number of workers give the same samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
-from tqdm import tqdm
 
+from cellsegmenter.consensus import found_record
 from cellsegmenter.model.config import ModelConfig
-from cellsegmenter.model.rendering import render
+from cellsegmenter.model.rendering import present_objects
 from cellsegmenter.model.structured_vae import Noise, StructuredVAE
-from cellsegmenter.types import Instances, WindowPosterior
-from cellsegmenter.windows import WindowGrid, make_windows
+from cellsegmenter.store import Record, Store, Task, run_tasks
+from cellsegmenter.types import CERTAIN, Instances, WindowPosterior
+from cellsegmenter.windows import ImagePart, Tiling, WindowGrid, make_windows
 
-__all__ = ["InferenceSettings", "infer_instances", "sample_windows"]
+__all__ = ["BATCH_SIZE", "InferenceSettings", "infer_instances", "infer_tiles", "sample_windows"]
 
 # Mixing probabilities below this are not stored: the tail of a sigmoid, which adds less than E_min to any edge.
 _NEGLIGIBLE = 0.01
+# Images that go through the networks together where each fits into a window.
+BATCH_SIZE = 32
 # Shifts window corners, which are negative in the padding, into the range of a seed.
 _SEED_SHIFT = 2**20
 
@@ -39,7 +43,6 @@ class InferenceSettings:
     max_objects: int  # slots of a window; more than K_max in training
     overlap_threshold: float  # alpha
     seed: int = 0
-    batch_size: int = 32
     progress: bool = False
 
 
@@ -96,16 +99,50 @@ def infer_instances(
     settings : InferenceSettings
     device : torch.device
     """
-    size = model.config.window_size
-    grid = make_windows(image.shape[-2:], size, settings.stride)
+    grid = make_windows(image.shape[-2:], model.config.window_size, settings.stride)
+    return _infer(model, grid.read(image), settings, device)
+
+
+def infer_tiles(
+    model: StructuredVAE,
+    image: Any,
+    settings: InferenceSettings,
+    device: torch.device,
+    *,
+    store: Store,
+    tiling: Tiling,
+    n_jobs: int | None = 1,
+) -> None:
+    """Make `found-t`, what `infer_instances` finds in the windows of a tile, for every tile that lacks it.
+
+    The samples are the same in every tiling: windows go through the networks in the same batches.
+    """
+    grid = make_windows(image.shape[-2:], model.config.window_size, settings.stride)
+    tile = tiling.tile_of(grid.origin)
+
+    def arguments(number: int) -> tuple[Any, ...]:
+        return model, grid.take(np.flatnonzero(tile == number)).read(image), settings, device
+
+    tasks = [Task(f"found-{t}", _infer_tile, (), partial(arguments, t)) for t in range(len(tiling))]
+    run_tasks(store, tasks, n_jobs, progress="inference" if settings.progress else None)
+
+
+def _infer_tile(
+    store: Store, model: StructuredVAE, part: ImagePart, settings: InferenceSettings, device: torch.device
+) -> Record:
+    return found_record(_infer(model, part, settings, device))
+
+
+def _infer(
+    model: StructuredVAE, part: ImagePart, settings: InferenceSettings, device: torch.device
+) -> Instances:
+    """What is found in the windows of a part of an image."""
+    grid = part.grid
     parts: list[_Found] = []
-    starts = range(0, len(grid), settings.batch_size)
-    for start in tqdm(starts, desc="windows", unit="batch", disable=None if settings.progress else True):
-        index = np.arange(start, min(start + settings.batch_size, len(grid)))
-        windows = grid.extract(image, index)
-        pixel = grid.pixel_index(index)
-        for sample, posterior in sample_windows(model, windows, grid.origin[index], settings, device):
-            parts.append(_collect(posterior, pixel, grid, index, sample))
+    for index in grid.batches():
+        pixels = part.windows(index)
+        for sample, posterior in sample_windows(model, pixels, grid.origin[index], settings, device):
+            parts.append(_collect(posterior, grid, index, sample))
     return _assemble(parts, grid, model.config.latent_dim, settings)
 
 
@@ -114,7 +151,7 @@ class _Found:
     """The objects of one batch of windows, n of them, with their pixels one object after the other."""
 
     pixel: np.ndarray  # (nnz,) int64 flat pixel of the image
-    prob: np.ndarray  # (nnz,) float32
+    weight: np.ndarray  # (nnz,) uint8 mixing probability in 255ths
     n_pixels: np.ndarray  # (n,) int64
     window: np.ndarray  # (n,)
     sample: np.ndarray  # (n,)
@@ -123,30 +160,30 @@ class _Found:
     z_what: np.ndarray  # (n, D)
 
 
-def _collect(
-    posterior: WindowPosterior, pixel: np.ndarray, grid: WindowGrid, index: np.ndarray, sample: int
-) -> _Found:
-    """Keep the pixels of present objects that lie in the image.
-
-    `pixel` (B, H, W) is the flat pixel that each place of the windows shows, -1 in the padding.
-    """
+def _collect(posterior: WindowPosterior, grid: WindowGrid, index: np.ndarray, sample: int) -> _Found:
+    """Keep the pixels of present objects that lie in the image; `index` (B,) are the windows of the batch."""
     window, slot = (posterior.presence > 0.5).nonzero(as_tuple=True)
 
     def of_present(field: Tensor) -> np.ndarray:
         return field[window, slot].float().cpu().numpy()
 
-    prob = of_present(render(posterior).mixing_prob).reshape(-1, grid.window_size**2)
-    in_batch = window.cpu().numpy()
-    places = pixel.reshape(len(pixel), -1)[in_batch]  # (n, H·W)
-    kept = (prob > _NEGLIGIBLE) & (places >= 0)
+    drawn = present_objects(posterior)
+    height, width = grid.image_shape
+    corner = grid.origin[index[window.cpu().numpy()]]  # (n, 2)
+    row = drawn.row.cpu().numpy() + corner[:, 0, None]  # (n, P)
+    column = drawn.column.cpu().numpy() + corner[:, 1, None]
+    weight = (CERTAIN * drawn.mixing_prob).round().to(torch.uint8).cpu().numpy()  # (n, P, P)
+    inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None, :]
+    kept = (weight > _NEGLIGIBLE * CERTAIN) & inside
     boxes = np.stack([of_present(side) for side in posterior.boxes], axis=-1).reshape(-1, 4)
-    boxes[:, :2] += grid.origin[index[in_batch]][:, ::-1]
-    seen = kept.any(axis=1)  # objects in the padding alone are no objects of the image
+    boxes[:, :2] += corner[:, ::-1]
+    n_pixels = kept.sum(axis=(1, 2))
+    seen = n_pixels > 0  # objects in the padding alone are no objects of the image
     return _Found(
-        pixel=places[kept],
-        prob=prob[kept],
-        n_pixels=kept.sum(axis=1)[seen],
-        window=index[in_batch][seen].astype(np.int32),
+        pixel=(row[:, :, None] * width + column[:, None, :])[kept],
+        weight=weight[kept],
+        n_pixels=n_pixels[seen],
+        window=index[window.cpu().numpy()][seen].astype(np.int32),
         sample=np.full(int(seen.sum()), sample, dtype=np.int32),
         presence_prob=of_present(posterior.presence_prob)[seen],
         boxes=boxes[seen],
@@ -165,7 +202,7 @@ def _assemble(
     indptr = np.concatenate([[0], np.cumsum(n_pixels)])
     height, width = grid.image_shape
     membership = sparse.csc_array(
-        (joined("prob"), joined("pixel"), indptr), shape=(height * width, len(n_pixels))
+        (joined("weight"), joined("pixel"), indptr), shape=(height * width, len(n_pixels))
     )
     return Instances(
         membership=membership,

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from cellsegmenter.consensus import AbsoluteResolution, build_consensus
+from cellsegmenter.consensus import AbsoluteResolution, Consensus
 from cellsegmenter.diameter import estimate_diameter
 from cellsegmenter.image_consensus import ImageConsensus
-from cellsegmenter.inference import InferenceSettings, infer_instances
+from cellsegmenter.inference import InferenceSettings, infer_tiles
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.preparation import PreparedImage
+from cellsegmenter.store import FolderStore, MemoryStore, Store
 from cellsegmenter.validation import check_choice, check_number
+from cellsegmenter.windows import TILE_SIZE, Tiling, make_tiling
 
 __all__ = ["OVERLAP_THRESHOLD", "PREDICTION_SLOTS", "consensus_of", "working_scale"]
 
@@ -26,6 +31,7 @@ OVERLAP_THRESHOLD = 0.3
 _CUTOFF_DIAMETERS = 1.0
 # The smallest object, as a fraction of the smallest box's area.
 _SMALLEST_FRACTION = 0.25
+_HASHED_ROWS = 512  # read at a time
 
 
 def working_scale(image: Any, working_diameter: float, diameter: float | Literal["auto"] | None) -> float:
@@ -58,12 +64,30 @@ def consensus_of(
     working_diameter: float,
     resolution: Literal["auto"] | float | AbsoluteResolution,
     min_size: int | None,
-    n_jobs: int,
+    n_jobs: int | None,
     device: torch.device,
+    work_folder: str | Path | None = None,
+    tile_size: int = TILE_SIZE,
 ) -> ImageConsensus:
-    """Sample the posterior of a prepared image and make its graph ready to be cut."""
-    instances = infer_instances(model, prepared, settings, device)
-    graph = build_consensus(instances, cutoff_distance=_CUTOFF_DIAMETERS * working_diameter, n_jobs=n_jobs)
+    """Sample the posterior of a prepared image and make its graph ready to be cut.
+
+    With a work folder everything that grows with the image stays on disk, and what an earlier call with the same
+    arguments has left there is not done again.
+    """
+    size = model.config.window_size
+    tiling = make_tiling(prepared.shape[-2:], size, settings.stride, tile_size)
+    store: Store = MemoryStore()
+    if work_folder is not None:
+        store = FolderStore(work_folder, _identity(model, prepared, settings, tiling, working_diameter))
+    infer_tiles(model, prepared, settings, device, store=store, tiling=tiling, n_jobs=n_jobs)
+    graph = Consensus(
+        store,
+        tiling,
+        n_visits=(size // settings.stride) ** 2 * (settings.n_samples or 1),
+        cutoff_distance=_CUTOFF_DIAMETERS * working_diameter,
+        n_jobs=n_jobs,
+        progress=settings.progress,
+    )
     if min_size is None:
         min_size = max(1, round(_SMALLEST_FRACTION * model.config.object_size[0] ** 2 / scale**2))
     return ImageConsensus(
@@ -74,3 +98,42 @@ def consensus_of(
         min_size=min_size,
         random_state=settings.seed,
     )
+
+
+def _identity(
+    model: StructuredVAE,
+    prepared: PreparedImage,
+    settings: InferenceSettings,
+    tiling: Tiling,
+    working_diameter: float,
+) -> dict[str, Any]:
+    """What the records in a work folder depend on, in words and numbers that can be compared."""
+    weights = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        weights.update(name.encode())
+        weights.update(tensor.detach().cpu().numpy().tobytes())
+    return {
+        "version": version("cellsegmenter"),
+        "image": _pixels_hash(prepared),
+        "image_shape": list(prepared.original_shape),
+        "working_shape": list(prepared.shape),
+        "intensity": prepared.intensity,
+        "model": weights.hexdigest()[:16],
+        "stride": settings.stride,
+        "n_samples": settings.n_samples,
+        "seed": settings.seed,
+        "max_objects": settings.max_objects,
+        "overlap_threshold": settings.overlap_threshold,
+        "working_diameter": working_diameter,
+        "tile_rows": tiling.rows.tolist(),
+        "tile_columns": tiling.columns.tolist(),
+    }
+
+
+def _pixels_hash(prepared: PreparedImage) -> str:
+    """Of all pixels and of what normalises them, read band by band."""
+    digest = hashlib.sha256(np.stack(prepared.statistics).tobytes())
+    for row in range(0, prepared.shape[1], _HASHED_ROWS):
+        band = np.asarray(prepared.source[:, row : row + _HASHED_ROWS, :])
+        digest.update(band.tobytes())
+    return digest.hexdigest()[:16]

@@ -18,6 +18,7 @@ from scipy import sparse
 from torch import Tensor
 
 __all__ = [
+    "CERTAIN",
     "Boxes",
     "Gaussian",
     "Instances",
@@ -26,6 +27,8 @@ __all__ = [
     "Selection",
     "WindowPosterior",
 ]
+
+CERTAIN = 255  # what a probability of one is in `Instances.membership`
 
 
 class Boxes(NamedTuple):
@@ -123,9 +126,12 @@ class Instances:
 
     The consensus stage reads only this.  `membership` is the sparse matrix Π of mixing probabilities
     from which the co-membership graph follows as a Gram matrix.
+
+    Probabilities are whole numbers of 255ths (`CERTAIN`), which resolves what bfloat16 networks do.  Sums of
+    whole numbers do not depend on their order: no edge, and so no label, can depend on how an image was tiled.
     """
 
-    membership: sparse.csc_array  # (height * width, n) float32, Π; pixels flat in row-major order
+    membership: sparse.csc_array  # (height * width, n) uint8, Π in 255ths; pixels flat in row-major order
     image_shape: tuple[int, int]  # height, width in px
     n_visits: int  # windows that see a pixel × posterior samples: normalises the edges
     window: np.ndarray  # (n,) int32: index into window_origin

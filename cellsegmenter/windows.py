@@ -8,12 +8,26 @@ that loads lazily (zarr, dask, memmap) is read window by window.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-__all__ = ["WindowGrid", "check_stride", "make_windows", "random_crop", "reflect_index"]
+__all__ = [
+    "TILE_SIZE",
+    "Tiling",
+    "WindowGrid",
+    "check_stride",
+    "make_tiling",
+    "make_windows",
+    "random_crop",
+    "reflect_index",
+]
+
+# Rows and columns of windows that go through the networks together.  The last bit of what a network gives can
+# depend on the batch it sees, so batches are the same in every tiling.
+_BATCH_ROWS, _BATCH_COLUMNS = 4, 8
+TILE_SIZE = 1024  # px: what is worked on at a time
 
 
 def reflect_index(position: np.ndarray, length: int) -> np.ndarray:
@@ -38,13 +52,14 @@ def reflect_index(position: np.ndarray, length: int) -> np.ndarray:
     return np.minimum(folded, period - folded)  # length 1: period 1, so always 0
 
 
-def _read_reflected(image: Any, row: int, column: int, size: int) -> np.ndarray:
-    """The (C, size, size) window whose corner is (row, column), touching only the pixels that it shows."""
-    height, width = image.shape[-2:]
-    rows = reflect_index(np.arange(row, row + size), height)
-    columns = reflect_index(np.arange(column, column + size), width)
+def _read_reflected(image: Any, corner: np.ndarray, extent: np.ndarray) -> np.ndarray:
+    """The (C, *extent) rectangle whose first row and column are `corner`, touching only the pixels that it shows."""
+    rows, columns = (
+        reflect_index(np.arange(low, low + n), length)
+        for low, n, length in zip(corner, extent, image.shape[-2:], strict=True)
+    )
     top, left = int(rows.min()), int(columns.min())
-    # Slice first, so that a lazy array loads this window and no more.
+    # Slice first, so that a lazy array loads this rectangle and no more.
     part = np.asarray(image[:, top : int(rows.max()) + 1, left : int(columns.max()) + 1])
     return part[:, (rows - top)[:, None], (columns - left)[None, :]]
 
@@ -66,27 +81,42 @@ class WindowGrid:
         """How many windows see each pixel of the image."""
         return (self.window_size // self.stride) ** 2
 
-    def extract(self, image: Any, index: np.ndarray) -> np.ndarray:
-        """The windows at `index` cut out of `image`.
+    def take(self, index: np.ndarray) -> WindowGrid:
+        """The grid with only the windows at `index`."""
+        return replace(self, origin=self.origin[index])
+
+    def batches(self) -> list[np.ndarray]:
+        """The windows in batches of neighbours, which are the same if some batches are missing."""
+        start = self.stride - self.window_size
+        row, column = (self.origin - start).T // self.stride
+        n_columns = -(-(self.image_shape[1] - start) // self.stride)
+        batch = row // _BATCH_ROWS * n_columns + column // _BATCH_COLUMNS
+        order = np.argsort(batch, kind="stable")
+        return np.split(order, np.flatnonzero(np.diff(batch[order])) + 1) if len(self) else []
+
+    def read(self, image: Any) -> ImagePart:
+        """What the windows show, read at once: each pixel is read and normalised once, not 16 times.
 
         Parameters
         ----------
         image : array-like (C, H, W)
-            Anything with ``shape`` and slicing; only the pixels of the windows are loaded.
-        index : (B,) integer array
-            Which windows.
-
-        Returns
-        -------
-        (B, C, window_size, window_size) array of the image's dtype.
+            Anything with ``shape`` and slicing; only the rectangle that the windows span is loaded.
         """
         if len(image.shape) != 3 or tuple(image.shape[-2:]) != self.image_shape:
             raise ValueError(
                 f"image has shape {tuple(image.shape)}, but these windows were made for (channels, "
                 f"{self.image_shape[0]}, {self.image_shape[1]}); pass the image with its channels first"
             )
-        corners = self.origin[np.atleast_1d(index)]
-        return np.stack([_read_reflected(image, int(r), int(c), self.window_size) for r, c in corners])
+        corner = self.origin.min(axis=0)
+        extent = self.origin.max(axis=0) + self.window_size - corner
+        return ImagePart(_read_reflected(image, corner, extent), corner, self)
+
+    def extract(self, image: Any, index: np.ndarray) -> np.ndarray:
+        """The windows at `index` (B,) cut out of `image`, each read alone: (B, C, window_size, window_size)."""
+        alone = np.array([0])
+        return np.concatenate(
+            [self.take(np.array([i])).read(image).windows(alone) for i in np.atleast_1d(index)]
+        )
 
     def pixel_index(self, index: np.ndarray) -> np.ndarray:
         """The flat, row-major pixel that each place of the windows at `index` (B,) shows; -1 in the padding.
@@ -102,6 +132,79 @@ class WindowGrid:
         column = (corners[:, 1, None] + along)[:, None, :]
         inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
         return np.where(inside, row * width + column, -1)
+
+
+@dataclass(frozen=True)
+class ImagePart:
+    """A rectangle of an image, with its padding, that the windows of a grid are cut out of."""
+
+    pixels: np.ndarray  # (C, height, width)
+    corner: np.ndarray  # (2,) its first row and column
+    grid: WindowGrid
+
+    def windows(self, index: np.ndarray) -> np.ndarray:
+        """The windows at `index` (B,): (B, C, window_size, window_size)."""
+        size = self.grid.window_size
+        corners = self.grid.origin[index] - self.corner
+        return np.stack([self.pixels[:, r : r + size, c : c + size] for r, c in corners])
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """An image cut into rectangles, which hold pixels and the windows whose corner lies in them."""
+
+    image_shape: tuple[int, int]  # height, width in px
+    rows: np.ndarray  # (n + 1,) int64: where the rows of tiles begin, px, and the height
+    columns: np.ndarray  # (m + 1,) int64
+    window_size: int  # px
+
+    def __len__(self) -> int:
+        return (len(self.rows) - 1) * (len(self.columns) - 1)
+
+    def box(self, tile: int) -> tuple[int, int, int, int]:
+        """First row, one past the last, first column, one past the last."""
+        i, j = divmod(tile, len(self.columns) - 1)
+        return int(self.rows[i]), int(self.rows[i + 1]), int(self.columns[j]), int(self.columns[j + 1])
+
+    def tile_of(self, position: np.ndarray) -> np.ndarray:
+        """(n,) the tile of each row and column (n, 2); what lies outside of the image counts to the nearest."""
+        i, j = (
+            np.clip(np.searchsorted(edges, at, side="right") - 1, 0, len(edges) - 2)
+            for edges, at in zip((self.rows, self.columns), np.reshape(position, (-1, 2)).T, strict=True)
+        )
+        return i * (len(self.columns) - 1) + j
+
+    def overlapping(self, top: float, bottom: float, left: float, right: float) -> list[int]:
+        """The tiles that hold pixels of rows top <= r < bottom and columns left <= c < right."""
+        i = np.flatnonzero((self.rows[:-1] < bottom) & (self.rows[1:] > top))
+        j = np.flatnonzero((self.columns[:-1] < right) & (self.columns[1:] > left))
+        return [int(tile) for tile in (i[:, None] * (len(self.columns) - 1) + j).ravel()]
+
+    def sources(self, tile: int) -> list[int]:
+        """The tiles whose windows can show pixels of this one: itself, and neighbours above and to the left."""
+        top, bottom, left, right = self.box(tile)
+        return self.overlapping(top - self.window_size, bottom, left - self.window_size, right)
+
+
+def make_tiling(image_shape: tuple[int, int], window_size: int, stride: int, tile_size: int) -> Tiling:
+    """Tiles of about `tile_size` px that are made of whole batches of windows.
+
+    Parameters
+    ----------
+    image_shape : (height, width) in px
+    window_size, stride : int
+        As of the windows, see `make_windows`.
+    tile_size : int
+        px.
+    """
+
+    def edges(length: int, batch: int) -> np.ndarray:
+        step = batch * stride
+        step *= max(1, round(tile_size / step), -(-window_size // step))
+        return np.concatenate([[0], np.arange(stride - window_size + step, length, step), [length]])
+
+    height, width = image_shape
+    return Tiling((height, width), edges(height, _BATCH_ROWS), edges(width, _BATCH_COLUMNS), window_size)
 
 
 def check_stride(window_size: int, stride: int) -> None:
@@ -159,4 +262,4 @@ def random_crop(image: Any, size: int, rng: np.random.Generator) -> np.ndarray:
         raise ValueError(f"size={size!r} must be at least 1 px")
     slack = [length - size for length in image.shape[-2:]]
     row, column = (int(rng.integers(min(0, free), max(0, free), endpoint=True)) for free in slack)
-    return _read_reflected(image, row, column, size)
+    return _read_reflected(image, np.array([row, column]), np.array([size, size]))

@@ -13,7 +13,7 @@ from torch.nn.functional import grid_sample
 from cellsegmenter.model.config import ModelConfig
 from cellsegmenter.model.rendering import render
 from cellsegmenter.model.spatial_transformer import paste
-from cellsegmenter.types import Boxes, Gaussian, Instances, WindowPosterior
+from cellsegmenter.types import CERTAIN, Boxes, Gaussian, Instances, WindowPosterior
 from cellsegmenter.windows import make_windows
 
 # ---------------------------------------------------------------------------------------------------
@@ -23,7 +23,7 @@ from cellsegmenter.windows import make_windows
 
 def edges_by_double_loop(instances: Instances, cutoff_distance: float, min_edge: float) -> dict:
     """{(p, p'): e_{p,p'}} with p < p', flat pixels, from the definition."""
-    dense = instances.membership.toarray().astype(float)
+    dense = instances.membership.toarray() / CERTAIN
     width = instances.image_shape[1]
     edges = {}
     foreground = np.flatnonzero(dense.sum(1))
@@ -52,7 +52,7 @@ def rb_quality(weights: np.ndarray, labels: np.ndarray, gamma: float) -> float:
 
 def confidence_by_pairs(instances: Instances, labels: np.ndarray) -> np.ndarray:
     """Per object: the mean over all pairs of its pixels of the co-membership weight."""
-    dense = instances.membership.toarray().astype(float)
+    dense = instances.membership.toarray() / CERTAIN
     gram = dense @ dense.T / instances.n_visits
     flat = labels.ravel()
     return np.array([gram[np.ix_(flat == c, flat == c)].mean() for c in range(1, flat.max() + 1)])
@@ -61,7 +61,7 @@ def confidence_by_pairs(instances: Instances, labels: np.ndarray) -> np.ndarray:
 def nmi_by_window(instances: Instances, windows: np.ndarray, labels: np.ndarray) -> float:
     """Σ n 2 I / Σ n (H + H) over the samples of some windows, from dense argmax label images."""
     height, width = instances.image_shape
-    dense = instances.membership.toarray().reshape(height, width, -1)
+    dense = instances.membership.toarray().reshape(height, width, -1).astype(int)
     shared = total = 0.0
     for window in windows:
         (top, left), size = instances.window_origin[window], instances.window_size
@@ -69,7 +69,7 @@ def nmi_by_window(instances: Instances, windows: np.ndarray, labels: np.ndarray)
         for sample in range(instances.n_samples):
             here = (instances.window == window) & (instances.sample == sample)
             objects = dense[inside][:, :, here]
-            probability = np.concatenate([1 - objects.sum(-1, keepdims=True), objects], axis=-1)
+            probability = np.concatenate([CERTAIN - objects.sum(-1, keepdims=True), objects], axis=-1)
             classes, visible = probability.argmax(-1).ravel(), labels[inside].ravel()
             entropies = _entropy(classes) + _entropy(visible)
             shared += 2 * len(visible) * (entropies - _entropy(classes * (labels.max() + 1) + visible))
@@ -186,7 +186,7 @@ def _as_instances(grid, image_shape, discs, n_samples, rows, columns, values, ab
     joined = [np.concatenate(part) if part else np.zeros(0) for part in (values, rows, columns)]
     shape = (image_shape[0] * image_shape[1], n)
     where = (joined[1].astype(np.int64), joined[2].astype(np.int64))
-    membership = sparse.csc_array((joined[0].astype(np.float32), where), shape=shape)
+    membership = sparse.csc_array((np.rint(CERTAIN * joined[0]).astype(np.uint8), where), shape=shape)
     chosen = discs[about[:, 2]].reshape(n, 3)
     boxes = np.stack([chosen[:, 1], chosen[:, 0], 2 * chosen[:, 2], 2 * chosen[:, 2]], axis=1)
     return Instances(

@@ -24,12 +24,20 @@ from reference import (
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
-from cellsegmenter.consensus import AbsoluteResolution, ResolutionError, build_consensus, point_estimate
-from cellsegmenter.consensus import consensus as front
+from cellsegmenter.consensus import (
+    AbsoluteResolution,
+    ResolutionError,
+    automatic,
+    build_consensus,
+    point_estimate,
+)
 from cellsegmenter.consensus.agreement import SampleAgreement
-from cellsegmenter.consensus.communities import solve_graph
-from cellsegmenter.consensus.graph import PixelGraph
-from cellsegmenter.consensus.regions import stack_regions
+from cellsegmenter.consensus.communities import Objective, solve_graph, total_strength
+from cellsegmenter.consensus.components import local_components
+from cellsegmenter.consensus.edges import edge_unit
+from cellsegmenter.consensus.graph import EdgeRule, PixelGraph
+from cellsegmenter.consensus.regions import draw_squares, stack_regions
+from cellsegmenter.types import CERTAIN
 
 SHAPE = (90, 110)
 
@@ -61,17 +69,13 @@ def consensus(instances):
     return build_consensus(instances, cutoff_distance=8)
 
 
-def make_graph(instances, cutoff_distance=11.0, min_edge=0.01, **options):
-    membership = instances.membership.tocsr()
+def make_graph(instances, cutoff_distance=11.0, min_edge=0.01, squares=None, halo=0):
+    membership = instances.membership.astype(np.int32).tocsr()
+    pixels, component = local_components(membership, 0)
+    rule = EdgeRule(cutoff_distance, min_edge, instances.n_visits)
+    width = instances.image_shape[1]
     return PixelGraph(
-        membership,
-        np.flatnonzero(np.diff(membership.indptr)),
-        width=instances.image_shape[1],
-        n_visits=instances.n_visits,
-        cutoff_distance=cutoff_distance,
-        min_edge=min_edge,
-        halo=options.pop("halo", 30),
-        **options,
+        membership[pixels], pixels, component, width=width, rule=rule, squares=squares, halo=halo
     )
 
 
@@ -79,10 +83,16 @@ def all_weights(graph):
     """Dense symmetric (n, n) weights of the whole graph, collected from its blocks."""
     weights = np.zeros((len(graph), len(graph)))
     for index, block in enumerate(graph.blocks):
-        source = graph.source(index)
-        edges = source if sparse.issparse(source) else source()
-        weights[np.ix_(block.rows, block.rows)] = edges.toarray()
-    return weights + weights.T
+        weights[np.ix_(block.rows, block.rows)] = graph.edges(index).toarray()
+    return (weights + weights.T) * edge_unit(graph.rule.n_visits)
+
+
+def communities(graph, threshold, **options):
+    """The community of each vertex; -1 for none."""
+    pixel, community, _ = solve_graph(graph, Objective(threshold, **options))
+    found = np.full(len(graph), -1)
+    found[np.argsort(graph.pixels)[np.searchsorted(np.sort(graph.pixels), pixel)]] = community
+    return found
 
 
 def whole_graph_leidenalg(weights, kind, **options):
@@ -115,10 +125,10 @@ def test_edges_equal_the_double_loop(seed, cutoff_distance, min_edge):
     expected = edges_by_double_loop(instances, cutoff_distance, min_edge)
     found = {}
     for index, block in enumerate(graph.blocks):
-        edges = graph.source(index)().tocoo()
+        edges = graph.edges(index).tocoo()
         pixels = graph.pixels[block.rows]
         for i, j, weight in zip(pixels[edges.row], pixels[edges.col], edges.data, strict=True):
-            found[min(i, j), max(i, j)] = weight
+            found[min(i, j), max(i, j)] = weight * edge_unit(instances.n_visits)
     assert found.keys() == expected.keys()
     np.testing.assert_allclose([found[pair] for pair in expected], list(expected.values()), rtol=1e-5)
 
@@ -129,10 +139,9 @@ def test_edges_do_not_depend_on_the_blocks(few, monkeypatch):
     monkeypatch.setattr("cellsegmenter.consensus.edges._ROWS", 37)
     pieces = make_graph(few)
     assert len(pieces.blocks) > len(whole.blocks)
-    np.testing.assert_allclose(all_weights(whole), all_weights(pieces), rtol=1e-6)
-    np.testing.assert_allclose(whole.strength, all_weights(whole).sum(1), rtol=1e-5)
-    n = len(whole)
-    np.testing.assert_allclose(whole.mean_weight, all_weights(whole).sum() / (n * (n - 1)), rtol=1e-6)
+    weights = all_weights(whole)
+    np.testing.assert_array_equal(weights, all_weights(pieces))
+    assert total_strength(pieces) * edge_unit(few.n_visits) == pytest.approx(weights.sum())
 
 
 def test_components_share_no_edge(few):
@@ -154,7 +163,7 @@ def test_components_share_no_edge(few):
 def test_cpm_by_component_reaches_leidenalg_on_the_whole_graph(few, threshold):
     graph = make_graph(few)
     weights = all_weights(graph)
-    ours = solve_graph(graph, threshold)
+    ours = communities(graph, threshold)
     theirs = whole_graph_leidenalg(weights, leidenalg.CPMVertexPartition, resolution_parameter=threshold)
     quality = cpm_quality(weights, theirs, threshold)
     assert cpm_quality(weights, ours, threshold) == pytest.approx(quality, rel=2e-3)
@@ -166,7 +175,7 @@ def test_cpm_by_component_reaches_leidenalg_on_the_whole_graph(few, threshold):
 def test_rb_by_component_reaches_leidenalg_on_the_whole_graph(few, gamma):
     graph = make_graph(few)
     weights = all_weights(graph)
-    ours = solve_graph(graph, gamma / weights.sum(), use_strength=True)
+    ours = communities(graph, gamma / weights.sum(), use_strength=True)
     theirs = whole_graph_leidenalg(
         weights, leidenalg.RBConfigurationVertexPartition, resolution_parameter=gamma
     )
@@ -187,13 +196,15 @@ def test_tiles_with_a_halo_give_the_same_objects():
     shape = (60, 260)
     discs = simulate_discs(shape, n_objects=45, touching=1.0, seed=1)
     instances = simulate_instances(shape, discs, seed=1)
-    whole, tiled = make_graph(instances, 8), make_graph(instances, 8, tiled_pixels=2000, halo=25)
-    assert any(block.tile is not None for block in tiled.blocks)
-    np.testing.assert_allclose(tiled.strength, whole.strength, rtol=1e-5)
-    cut, in_tiles = solve_graph(whole, 0.2), solve_graph(tiled, 0.2)
-    order = np.argsort(whole.pixels), np.argsort(tiled.pixels)
-    assert same_objects(cut[order[0]], in_tiles[order[1]]) > 0.98
-    assert np.mean(in_tiles < 0) < 0.01
+    whole = make_graph(instances, 8)
+    squares = [[c, r, k, r + 30, k + 30] for c in range(100) for r in (0, 30) for k in range(0, 260, 30)]
+    cut_up = make_graph(instances, 8, squares=np.array(squares, float), halo=25)
+    assert all(block.square is not None for block in cut_up.blocks)
+    assert total_strength(cut_up) == total_strength(whole)
+    cut, in_squares = communities(whole, 0.2), communities(cut_up, 0.2)
+    np.testing.assert_array_equal(whole.pixels, cut_up.pixels)
+    assert same_objects(cut, in_squares) > 0.98
+    assert np.mean(in_squares < 0) < 0.01
 
 
 def test_global_random_states_are_left_alone(consensus):
@@ -226,8 +237,9 @@ def test_automatic_resolution_from_regions_of_a_large_image(monkeypatch):
     shape = (170, 330)
     discs = simulate_discs(shape, n_objects=60, touching=0.5, seed=2)
     instances = simulate_instances(shape, discs, seed=2)
-    monkeypatch.setattr(front, "_REGIONS", 3)
-    assert stack_regions(instances, n_regions=3, side=80, gap=8, rng=np.random.default_rng(0)) is not None
+    monkeypatch.setattr(automatic, "_REGIONS", 3)
+    rng = np.random.default_rng(0)
+    assert draw_squares(instances.boxes, shape, n_regions=3, side=80, rng=rng) is not None
     found = build_consensus(instances, cutoff_distance=8).cut()
     assert same_objects(found.labels, disc_labels(shape, discs)) > 0.85
 
@@ -236,20 +248,22 @@ def test_stacked_regions_show_what_lies_in_the_image():
     shape = (90, 170)
     discs = simulate_discs(shape, n_objects=25, seed=2)
     instances = simulate_instances(shape, discs, seed=2)
-    regions, windows = stack_regions(instances, n_regions=4, side=40, gap=5, rng=np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    corners = draw_squares(instances.boxes, shape, n_regions=4, side=40, rng=rng)
+    regions, windows = stack_regions(instances, corners, side=40, gap=5)
     assert regions.image_shape == (4 * 45, 40)
     stacked = regions.membership.toarray().reshape(4, 45, 40, -1)
     image = instances.membership.toarray().reshape(*shape, -1)
-    squares = [image[r : r + 40, c : c + 40] for r in (0, 40) for c in (0, 40, 80, 120)]
     assert not stacked[:, 40:].any()
-    for square in stacked[:, :40]:
-        assert any(np.array_equal(square, other) for other in squares)
+    for square, (r, c) in zip(stacked[:, :40], corners, strict=True):
+        other = image[r : r + 40, c : c + 40]
+        np.testing.assert_array_equal(square.sum(-1, dtype=int), other.sum(-1, dtype=int))
     assert len(windows) == 4
     for window in windows:  # each square holds one window of its own size
         np.testing.assert_array_equal(regions.window_origin[window] % (45, 40), (0, 0))
         row, column = instances.window_origin[window]
         region = regions.window_origin[window][0] // 45
-        np.testing.assert_array_equal(stacked[region, :40], image[row : row + 40, column : column + 40])
+        np.testing.assert_array_equal(corners[region], (row, column))
 
 
 def test_agreement_equals_its_definition(instances, truth):
@@ -289,22 +303,6 @@ def test_higher_resolution_gives_no_fewer_pixels_per_object(consensus):
     assert areas == sorted(areas, reverse=True)
 
 
-def test_a_second_cut_uses_the_edges_in_memory(instances, monkeypatch):
-    calls = []
-    build = PixelGraph.source
-    cached = build_consensus(instances, cutoff_distance=8)
-    first = cached.cut(AbsoluteResolution(0.3))
-    monkeypatch.setattr(PixelGraph, "source", lambda graph, i: calls.append(build(graph, i)) or calls[-1])
-    again = cached.cut(AbsoluteResolution(0.3))
-    assert calls
-    assert all(sparse.issparse(source) for source in calls)
-    calls.clear()
-    rebuilt = build_consensus(instances, cutoff_distance=8, max_cache_bytes=0).cut(AbsoluteResolution(0.3))
-    assert not any(sparse.issparse(source) for source in calls)
-    np.testing.assert_array_equal(first.labels, again.labels)
-    np.testing.assert_array_equal(first.labels, rebuilt.labels)
-
-
 def test_labels_do_not_depend_on_the_order_of_windows(instances):
     for resolution in (AbsoluteResolution(0.3), "auto"):
         cuts = [
@@ -322,6 +320,34 @@ def test_labels_are_deterministic_and_independent_of_parallelism(instances, monk
         parallel = build_consensus(instances, cutoff_distance=8, n_jobs=2)
         second = parallel.cut(AbsoluteResolution(0.5), random_state=7)
     np.testing.assert_array_equal(first.labels, second.labels)
+
+
+@pytest.mark.parametrize("method", ["cpm", "rb"])
+@pytest.mark.parametrize("largest", [65_536, 700])
+def test_labels_do_not_depend_on_the_tiles(method, largest, monkeypatch):
+    # Touching discs: components cross the borders of tiles, and with the lower limit they are solved in squares.
+    monkeypatch.setattr("cellsegmenter.consensus.work._LARGEST_COMPONENT", largest)
+    shape = (170, 330)
+    instances = simulate_instances(shape, simulate_discs(shape, n_objects=90, touching=0.95, seed=4), seed=4)
+    cuts = [
+        build_consensus(instances, cutoff_distance=8, tile_size=size).cut(2.0, method=method, min_size=5)
+        for size in (1000, 200, 50)
+    ]
+    assert len(cuts[0]) > 50
+    for cut in cuts[1:]:
+        np.testing.assert_array_equal(cut.labels, cuts[0].labels)
+        np.testing.assert_array_equal(cut.foreground_prob, cuts[0].foreground_prob)
+        np.testing.assert_array_equal(cut.confidence, cuts[0].confidence)
+        np.testing.assert_allclose(cut.z_what, cuts[0].z_what, rtol=1e-6)
+        assert cut.resolution == cuts[0].resolution
+
+
+def test_the_automatic_resolution_does_not_depend_on_the_tiles():
+    shape = (170, 500)
+    instances = simulate_instances(shape, simulate_discs(shape, n_objects=90, seed=5), seed=5)
+    cuts = [build_consensus(instances, cutoff_distance=8, tile_size=size).cut() for size in (1000, 160)]
+    assert cuts[0].resolution == cuts[1].resolution
+    np.testing.assert_array_equal(cuts[0].labels, cuts[1].labels)
 
 
 def test_labels_are_consecutive_and_ordered_by_first_pixel(consensus):
@@ -348,8 +374,10 @@ def test_latent_codes_are_those_of_the_objects(discs, truth):
     np.testing.assert_allclose(found.z_what, np.repeat(disc, 3).reshape(-1, 3), atol=0.4)
 
 
-def test_background_and_small_objects_are_dropped(consensus):
-    share = np.asarray(consensus.instances.membership.sum(1)).reshape(SHAPE) / consensus.instances.n_visits
+def test_background_and_small_objects_are_dropped(consensus, instances):
+    share = consensus.foreground()
+    visits = instances.membership.sum(1, dtype=int).reshape(SHAPE)
+    np.testing.assert_allclose(share, visits / (CERTAIN * instances.n_visits), rtol=1e-6)
     found = consensus.cut(AbsoluteResolution(0.1))
     assert share[found.labels > 0].min() >= 0.5
     assert share[consensus.cut(AbsoluteResolution(0.1), min_foreground=0).labels > 0].min() < 0.5
@@ -357,10 +385,10 @@ def test_background_and_small_objects_are_dropped(consensus):
 
 
 def test_a_community_in_two_places_becomes_two_objects(instances):
-    membership = np.zeros((20 * 20, 4), np.float32)
+    membership = np.zeros((20 * 20, 4), np.uint8)
     image = membership.reshape(20, 20, 4)
-    image[2:8, 2:8] = image[2:8, 10:16] = 1  # one instance over two squares, in every visit
-    image[12, 12] = 1
+    image[2:8, 2:8] = image[2:8, 10:16] = CERTAIN  # one instance over two squares, in every visit
+    image[12, 12] = CERTAIN
     apart = replace(
         instances,
         membership=sparse.csc_array(membership),

@@ -245,7 +245,7 @@ def test_parameters_are_refused_before_the_training(parameters, message, no_trai
 
 @pytest.mark.parametrize(("parameters", "message"), BAD_PREDICTION, ids=str)
 def test_parameters_are_refused_before_the_inference(parameters, message, segmenter, monkeypatch):
-    monkeypatch.setattr(segmenting, "infer_instances", lambda *_: pytest.fail("the inference began"))
+    monkeypatch.setattr(segmenting, "infer_tiles", lambda *_, **__: pytest.fail("the inference began"))
     segmenter.set_params(**parameters)
     for method in (segmenter.predict, segmenter.detect, segmenter.transform, segmenter.consensus):
         with pytest.raises((ValueError, TypeError), match=message):
@@ -253,7 +253,7 @@ def test_parameters_are_refused_before_the_inference(parameters, message, segmen
 
 
 def test_resolutions_of_a_call_are_refused_too(trained, monkeypatch):
-    monkeypatch.setattr(segmenting, "infer_instances", lambda *_: pytest.fail("the inference began"))
+    monkeypatch.setattr(segmenting, "infer_tiles", lambda *_, **__: pytest.fail("the inference began"))
     with pytest.raises(ValueError, match="resolution='sharp' must be"):
         trained.predict(NOISE, resolution="sharp")
     with pytest.raises(ValueError, match=r"AbsoluteResolution\(value=7\) must be above 0 and at most 1"):

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    {"types"},
+    {"types", "store"},
     {
         "windows",
         "normalize",
@@ -28,7 +28,7 @@ LAYERS = [
     {"training", "consensus"},
     {"parameters", "inference", "image_consensus", "tables", "serialization", "provenance"},
     {"learning", "segmenting", "suggest"},
-    {"counting_picture", "html", "tuning"},
+    {"counting_picture", "html", "tuning", "report"},
     {"estimator"},
     {"cli"},
 ]

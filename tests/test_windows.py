@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellsegmenter.windows import make_windows, random_crop, reflect_index
+from cellsegmenter.windows import make_tiling, make_windows, random_crop, reflect_index
 
 
 class SliceOnly:
@@ -38,7 +38,9 @@ def test_windows_equal_numpy_reflection_padding(height, width, stride, times):
     image = np.arange(2 * height * width).reshape(2, height, width)
     grid = make_windows((height, width), size, stride)
     padded = np.pad(image, ((0, 0), (size, 2 * size), (size, 2 * size)), mode="reflect")
-    windows = grid.extract(image, np.arange(len(grid)))
+    every = np.arange(len(grid))
+    windows = grid.read(image).windows(every)
+    np.testing.assert_array_equal(windows, grid.extract(image, every))
     for window, (row, column) in zip(windows, grid.origin, strict=True):
         top, left = row + size, column + size
         np.testing.assert_array_equal(window, padded[:, top : top + size, left : left + size])
@@ -47,17 +49,47 @@ def test_windows_equal_numpy_reflection_padding(height, width, stride, times):
 def test_window_content_agrees_with_pixel_index():
     image = np.random.default_rng(0).random((1, 33, 47))
     grid = make_windows((33, 47), 16, 4)
-    index, windows = grid.pixel_index(np.arange(len(grid))), grid.extract(image, np.arange(len(grid)))
+    every = np.arange(len(grid))
+    index, windows = grid.pixel_index(every), grid.read(image).windows(every)
     inside = index >= 0
     np.testing.assert_array_equal(windows[:, 0][inside], image.ravel()[index[inside]])
 
 
-def test_lazy_arrays_are_read_window_by_window():
+def test_of_lazy_arrays_only_what_windows_show_is_read():
     lazy = SliceOnly(np.random.default_rng(0).random((3, 200, 200)))
     grid = make_windows((200, 200), 20, 10)
+    grid.take(np.array([22, 23])).read(lazy)
+    assert lazy.largest_read == 3 * 20 * 30
+    lazy.largest_read = 0
     grid.extract(lazy, np.arange(50))
     random_crop(lazy, 20, np.random.default_rng(0))
     assert lazy.largest_read <= 3 * 20 * 20
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    stride=st.integers(1, 5),
+    times=st.integers(1, 4),
+    tile_size=st.integers(1, 60),
+)
+def test_tiles_share_out_pixels_and_whole_batches(height, width, stride, times, tile_size):
+    size = stride * times
+    tiling = make_tiling((height, width), size, stride, tile_size)
+    counts = np.zeros((height, width), int)
+    for tile in range(len(tiling)):
+        top, bottom, left, right = tiling.box(tile)
+        counts[top:bottom, left:right] += 1
+    assert np.all(counts == 1)
+    grid = make_windows((height, width), size, stride)
+    owner = tiling.tile_of(grid.origin)
+    for batch in grid.batches():
+        assert len(np.unique(owner[batch])) == 1
+    for tile in range(len(tiling)):
+        top, bottom, left, right = tiling.box(tile)
+        inside = np.all((grid.origin < (bottom, right)) & (grid.origin + size > (top, left)), axis=1)
+        assert set(owner[inside]) <= set(tiling.sources(tile))
 
 
 def test_reflection_may_exceed_the_image():
@@ -92,4 +124,4 @@ def test_errors_name_parameter_value_and_remedy():
     with pytest.raises(ValueError, match="stride=0"):
         make_windows((10, 10), 8, 0)
     with pytest.raises(ValueError, match="channels first"):
-        make_windows((10, 10), 8, 4).extract(np.zeros((10, 10)), np.arange(1))
+        make_windows((10, 10), 8, 4).read(np.zeros((10, 10)))

@@ -2,6 +2,7 @@
 
 from cellsegmenter.consensus.consensus import Consensus, build_consensus
 from cellsegmenter.consensus.labels import Segmentation, point_estimate
+from cellsegmenter.consensus.membership import found_record
 from cellsegmenter.consensus.resolution import (
     AbsoluteResolution,
     Method,
@@ -19,5 +20,6 @@ __all__ = [
     "Segmentation",
     "build_consensus",
     "check_resolution",
+    "found_record",
     "point_estimate",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 from scipy.special import xlogy
 
-from cellsegmenter.types import Instances
+from cellsegmenter.types import CERTAIN, Instances
 
 __all__ = ["SampleAgreement", "hard_assignment"]
 
@@ -21,7 +21,7 @@ def hard_assignment(membership: sparse.csc_array, group: np.ndarray) -> tuple[np
 
     Parameters
     ----------
-    membership : (n_pixels, n) sparse csc array, Π
+    membership : (n_pixels, n) sparse csc array, Π in 255ths
     group : (n,) int array
         Instances of equal group come from the same window and sample, and compete for pixels.
 
@@ -33,10 +33,11 @@ def hard_assignment(membership: sparse.csc_array, group: np.ndarray) -> tuple[np
     """
     instance = np.repeat(np.arange(membership.shape[1]), np.diff(membership.indptr))
     key = group[instance].astype(np.int64) * membership.shape[0] + membership.indices
-    order = np.lexsort((-membership.data, key))  # the most probable instance first
-    key, value = key[order], membership.data[order]
+    value = membership.data.astype(np.int32)
+    order = np.lexsort((-value, key))  # the most probable instance first
+    key, value = key[order], value[order]
     first = np.flatnonzero(np.diff(key, prepend=-1))
-    background = 1 - np.add.reduceat(value, first) if len(first) else value
+    background = CERTAIN - np.add.reduceat(value, first) if len(first) else value
     winner = order[first[value[first] > background]]
     return membership.indices[winner], instance[winner]
 

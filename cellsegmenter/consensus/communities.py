@@ -17,61 +17,69 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from threading import Lock
+from typing import NamedTuple
 
 import igraph
 import numpy as np
-from joblib import Parallel, delayed
 from scipy import sparse
 
-from cellsegmenter.consensus.graph import Block, EdgeSource, PixelGraph
+from cellsegmenter.consensus.edges import edge_unit
+from cellsegmenter.consensus.graph import Block, PixelGraph, strength_of
 
-__all__ = ["leiden_communities", "solve_graph"]
+__all__ = ["Objective", "leiden_communities", "solve_graph", "total_strength"]
 
 _ITERATIONS = 2  # as in leidenalg; further ones change the objective in the fourth digit
 _igraph_random = Lock()
 
 
+class Objective(NamedTuple):
+    """Which cut is wanted."""
+
+    threshold: float  # θ: γ_abs for CPM; for RB γ / 2m, with m of the whole graph
+    use_strength: bool = False  # weigh pixels by their strength (RB) instead of equally (CPM)
+
+
 def solve_graph(
-    graph: PixelGraph, threshold: float, *, use_strength: bool = False, random_state: int = 0
-) -> np.ndarray:
-    """The community of every pixel of the graph.
+    graph: PixelGraph, objective: Objective, *, random_state: int = 0
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The communities of the graph's pixels.
 
     Parameters
     ----------
     graph : PixelGraph
-    threshold : float
-        θ: γ_abs for CPM, γ / 2m for RB.
-    use_strength : bool
-        Weigh pixels by their strength (RB) instead of equally (CPM).
+    objective : Objective
     random_state : int
-        Seeds every component separately, so that the result depends neither on the number of
-        processes nor on what else is in the image.
+        Seeds every component separately, so that the result does not depend on what else is in the image.
 
     Returns
     -------
-    (n,) int64 array: communities 0, 1, ... (not necessarily consecutive); -1 where a tiled component
-    left a pixel to nobody.
+    pixel, community : two (n,) int64 arrays
+        A community is named after its first flat pixel.  Where two squares of a large component claim a
+        pixel, it occurs twice; pixels that squares leave to nobody do not occur.
+    strength : int
+        The sum over the strengths of all pixels, 2W, in multiples of `edge_unit`.
     """
-    jobs = (
-        delayed(_solve_block)(
-            graph.source(i),
-            block,
-            graph.pixels[block.rows],
-            graph.position[block.rows],
-            graph.strength[block.rows] if use_strength else None,
-            threshold,
-            random_state,
-        )
-        for i, block in enumerate(graph.blocks)
+    pixels, communities, total = [], [], 0
+    for index, block in enumerate(graph.blocks):
+        edges = graph.edges(index)
+        strength = strength_of(edges)
+        total += int(strength[block.own].sum())
+        flat = graph.pixels[block.rows]
+        local = _solve_block(edges, block, flat, strength, graph.rule.n_visits, objective, random_state)
+        if block.square is not None:
+            local = _keep_own(local, graph.position[block.rows], block.square)
+        kept = np.flatnonzero(local >= 0)
+        pixels.append(flat[kept])
+        communities.append(flat[local[kept]])
+    nothing = [np.zeros(0, np.int64)]
+    return np.concatenate(pixels or nothing), np.concatenate(communities or nothing), total
+
+
+def total_strength(graph: PixelGraph) -> int:
+    """The sum over the strengths of all pixels, in multiples of `edge_unit`; builds every edge."""
+    return sum(
+        int(strength_of(graph.edges(index))[block.own].sum()) for index, block in enumerate(graph.blocks)
     )
-    community = np.full(len(graph), -1, dtype=np.int64)
-    offset = 0
-    solved = Parallel(n_jobs=graph.n_jobs, return_as="generator")(jobs)
-    for block, local in zip(graph.blocks, solved, strict=True):
-        mine = local >= 0
-        community[block.rows[mine]] = local[mine] + offset
-        offset += int(local.max(initial=-1)) + 1
-    return community
 
 
 def leiden_communities(
@@ -107,17 +115,19 @@ def leiden_communities(
 
 
 def _solve_block(
-    source: EdgeSource,
+    edges: sparse.csr_array,
     block: Block,
     pixels: np.ndarray,
-    position: np.ndarray,
-    node_weight: np.ndarray | None,
-    threshold: float,
+    strength: np.ndarray,
+    n_visits: int,
+    objective: Objective,
     random_state: int,
 ) -> np.ndarray:
-    """(n,) community of each pixel of a block; -1 for what a tile leaves to its neighbours."""
-    edges = source() if callable(source) else source
-    linked, component_start, edges = _prune(edges, block.component_start, node_weight, threshold)
+    """(n,) community of each pixel of a block, named after the place of its first pixel."""
+    unit = edge_unit(n_visits)
+    node_weight = strength * unit if objective.use_strength else None
+    edges = sparse.csr_array((edges.data * unit, edges.indices, edges.indptr), shape=edges.shape)
+    linked, component_start, edges = _prune(edges, block.component_start, node_weight, objective.threshold)
     if node_weight is not None:
         node_weight = node_weight[linked]
     community = np.arange(len(pixels))  # alone, until the solver says otherwise
@@ -129,9 +139,9 @@ def _solve_block(
             generator.seed(f"{random_state} {pixels[members[0]]}")
             part = sparse.csr_array(edges[start:stop, start:stop])
             weight = None if node_weight is None else node_weight[start:stop]
-            local = leiden_communities(part, weight, threshold)
+            local = leiden_communities(part, weight, objective.threshold)
             community[members] = members[np.unique(local, return_index=True)[1]][local]
-    return community if block.tile is None else _keep_own(community, position, block.tile)
+    return community
 
 
 def _prune(
@@ -160,11 +170,11 @@ def _prune(
     return linked, start, edges if stays.all() else edges[linked][:, linked]
 
 
-def _keep_own(community: np.ndarray, position: np.ndarray, tile: np.ndarray) -> np.ndarray:
-    """Give up (-1) the communities of a tile whose centroid lies in its halo: its neighbour has them."""
+def _keep_own(community: np.ndarray, position: np.ndarray, square: np.ndarray) -> np.ndarray:
+    """Give up (-1) the communities of a square whose centroid lies in its halo: its neighbour has them."""
     _, inverse, size = np.unique(community, return_inverse=True, return_counts=True)
     centroid = np.stack([np.bincount(inverse, weights=axis) / size for axis in position.T], axis=1)
-    kept = np.all((centroid >= tile[0]) & (centroid < tile[1]), axis=1)
+    kept = np.all((centroid >= square[0]) & (centroid < square[1]), axis=1)
     return np.where(kept[inverse], community, -1)
 
 

@@ -1,36 +1,44 @@
 """The front of the consensus stage: posterior samples in, segmentations at any resolution out (Sec. 4).
 
 instances → foreground pixels → edges → communities at a resolution → labels, confidence, latent codes
+
+All of it is done tile by tile from records in a store, which is memory for a small image and a folder for a large
+one; nothing but short lists of components and objects is ever held for the whole image.  The result does not
+depend on the tiles.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from scipy import sparse
 
-from cellsegmenter.consensus.agreement import SampleAgreement
-from cellsegmenter.consensus.communities import solve_graph
-from cellsegmenter.consensus.graph import PixelGraph
-from cellsegmenter.consensus.labels import Segmentation, label_objects, object_table
-from cellsegmenter.consensus.regions import stack_regions
+from cellsegmenter.consensus.automatic import best_resolution
+from cellsegmenter.consensus.graph import EdgeRule
+from cellsegmenter.consensus.labels import Segmentation, TileParts, label_tiles, tile_labels
+from cellsegmenter.consensus.membership import (
+    foreground_prob,
+    found_record,
+    gather_pixels,
+    load_pixels,
+    split_instances,
+)
+from cellsegmenter.consensus.objects import object_table
 from cellsegmenter.consensus.resolution import (
     AbsoluteResolution,
     Method,
     Resolution,
     ResolutionError,
-    choose_resolution,
     resolve,
 )
+from cellsegmenter.consensus.work import GraphWork
+from cellsegmenter.store import Image, MemoryStore, Store
 from cellsegmenter.types import Instances
+from cellsegmenter.windows import TILE_SIZE, Tiling, make_tiling
 
 __all__ = ["Consensus", "build_consensus"]
-
-# The automatic resolution looks at this many squares of this many window sizes: 100,000 px for 80-px windows.
-_REGIONS = 4
-_REGION_WINDOWS = 2
 
 
 def build_consensus(
@@ -38,10 +46,10 @@ def build_consensus(
     *,
     cutoff_distance: float,
     min_edge: float = 0.01,
-    n_jobs: int = 1,
-    max_cache_bytes: int = 2**30,
+    n_jobs: int | None = 1,
+    tile_size: int = TILE_SIZE,
 ) -> Consensus:
-    """Prepare the consensus of all posterior samples and windows of one image.
+    """Prepare the consensus of all posterior samples and windows of one image, in memory.
 
     Parameters
     ----------
@@ -50,24 +58,28 @@ def build_consensus(
         Pixels at least this many px apart have no edge (d_c of S9): a fraction of the object size.
     min_edge : float
         Average co-membership weights below this are no edges (E_min of S9).
-    n_jobs : int
+    n_jobs : int or None
         Processes for joblib; ``joblib.parallel_config`` decides what they are.
-    max_cache_bytes : int
-        Edges kept in memory for a second cut; what does not fit is rebuilt.
+    tile_size : int
+        px; decides how the work is divided, and nothing of the result.
 
     Returns
     -------
     Consensus
         Nothing is computed yet: edges are built by the first cut.
     """
-    if not cutoff_distance > 1:
-        raise ValueError(
-            f"cutoff_distance={cutoff_distance!r} leaves no two pixels within reach; use a fraction of the "
-            "object size in px, for example half of it"
-        )
-    if not 0 < min_edge < 1:
-        raise ValueError(f"min_edge={min_edge!r} must lie between 0 and 1, for example 0.01")
-    return Consensus(_canonical(instances), cutoff_distance, min_edge, n_jobs, max_cache_bytes)
+    tiling = make_tiling(instances.image_shape, instances.window_size, instances.window_size, tile_size)
+    store = MemoryStore()
+    for tile, part in enumerate(split_instances(instances, tiling)):
+        store.save(f"found-{tile}", found_record(part))
+    return Consensus(
+        store,
+        tiling,
+        n_visits=instances.n_visits,
+        cutoff_distance=cutoff_distance,
+        min_edge=min_edge,
+        n_jobs=n_jobs,
+    )
 
 
 @dataclass(frozen=True)
@@ -91,20 +103,56 @@ class _Cut:
 
 
 class Consensus:
-    """Cuts the co-membership graph of one image; made by `build_consensus`."""
+    """Cuts the co-membership graph of one image.
+
+    Parameters
+    ----------
+    store : Store
+        Holds `found-t`, the instances in the windows of each tile; see `found_record`.
+    tiling : Tiling
+    n_visits : int
+        Windows that see a pixel × posterior samples.
+    cutoff_distance, min_edge : float
+        See `build_consensus`.
+    n_jobs : int or None
+        For joblib.
+    progress : bool
+        Show bars.
+    """
 
     def __init__(
-        self, instances: Instances, cutoff_distance: float, min_edge: float, n_jobs: int, max_cache_bytes: int
+        self,
+        store: Store,
+        tiling: Tiling,
+        *,
+        n_visits: int,
+        cutoff_distance: float,
+        min_edge: float = 0.01,
+        n_jobs: int | None = 1,
+        progress: bool = False,
     ) -> None:
-        self.instances = instances
-        self.cutoff_distance = float(cutoff_distance)
-        self.min_edge = float(min_edge)
+        if not cutoff_distance > 1:
+            raise ValueError(
+                f"cutoff_distance={cutoff_distance!r} leaves no two pixels within reach; use a fraction of the "
+                "object size in px, for example half of it"
+            )
+        if not 0 < min_edge < 1:
+            raise ValueError(f"min_edge={min_edge!r} must lie between 0 and 1, for example 0.01")
+        self.store = store
+        self.tiling = tiling
+        self.rule = EdgeRule(float(cutoff_distance), float(min_edge), n_visits)
         self.n_jobs = n_jobs
-        self.max_cache_bytes = max_cache_bytes
-        self._membership = sparse.csr_array(instances.membership)
-        # Of how many of its visits a pixel was covered by objects.
-        self._foreground = self._membership.sum(axis=1, dtype=float) / max(instances.n_visits, 1)
-        self._graph: tuple[float, PixelGraph] | None = None
+        self.progress = progress
+        self._work: GraphWork | None = None
+        self._foreground: Image | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        return self.tiling.image_shape
+
+    @property
+    def cutoff_distance(self) -> float:
+        return self.rule.cutoff_distance
 
     def cut(
         self,
@@ -147,81 +195,115 @@ class Consensus:
             images, because γ is relative to their size; ``suggestion`` holds the resolution that fits.
         """
         how = _Cut(method, min_size, min_foreground, random_state)
-        graph = self._graph_of(min_foreground)
         if resolution == "auto":
             resolved = self._choose(how)
         else:
-            resolved = resolve(resolution, method, graph.mean_weight, self.cutoff_distance)
-        labels = self._labels(resolved.absolute, how)
-        if resolved.chosen_by == "gamma" and not labels.any():
-            self._refuse_empty(resolved, how)
-        confidence, z_what = object_table(
-            labels, self._membership, self.instances.z_what, self.instances.n_visits
-        )
-        return Segmentation(labels, resolved, confidence, z_what)
-
-    def _graph_of(self, min_foreground: float) -> PixelGraph:
-        """The graph over the pixels that are foreground often enough; the last is kept, with its edges."""
-        if self._graph is None or self._graph[0] != min_foreground:
-            vertices = np.flatnonzero((self._foreground >= min_foreground) & (self._foreground > 0))
-            sides = self.instances.boxes[:, 2:].max(axis=1)
-            object_size = float(np.median(sides)) if len(sides) else 0.0
-            graph = PixelGraph(
-                self._membership,
-                vertices,
-                width=self.instances.image_shape[1],
-                n_visits=self.instances.n_visits,
-                cutoff_distance=self.cutoff_distance,
-                min_edge=self.min_edge,
-                halo=max(2 * object_size, self.cutoff_distance),
-                n_jobs=self.n_jobs,
-                max_cache_bytes=self.max_cache_bytes,
+            # Only a γ relative to the graph needs the weight of all of it before anything is solved.
+            mean_weight = (
+                np.nan if isinstance(resolution, AbsoluteResolution) else self._work_of(how).mean_weight
             )
-            self._graph = min_foreground, graph
-        return self._graph[1]
+            resolved = resolve(resolution, method, mean_weight, self.cutoff_distance)
+        segmentation = self._segment(resolved, how)
+        if resolved.chosen_by == "gamma" and not len(segmentation):
+            self._refuse_empty(resolved, how)
+        return segmentation
 
-    def _labels(self, absolute: float, how: _Cut) -> np.ndarray:
-        """(height, width) int32 labels of a cut at γ_abs."""
-        graph = self._graph_of(how.min_foreground)
-        shape = self.instances.image_shape
-        if not graph.mean_weight > 0:
-            return np.zeros(shape, dtype=np.int32)
-        # RB compares with γ s s' / 2m, where γ = γ_abs / mean weight and 2m = Σ s.
-        use_strength = how.method == "rb"
-        threshold = absolute / (graph.mean_weight * graph.strength.sum()) if use_strength else absolute
-        community = solve_graph(graph, threshold, use_strength=use_strength, random_state=how.random_state)
-        return label_objects(community, graph.pixels, shape, how.min_size)
+    def foreground(self) -> Image:
+        """Per-pixel probability of being covered by an object, Σ Π / n_visits, (height, width) float32."""
+        if self._foreground is not None:
+            return self._foreground
+        gather_pixels(self.store, self.tiling, self.n_jobs)
+        image = self._foreground = self.store.new_image("foreground", self.image_shape, np.float32)
+        for tile in range(len(self.tiling)):
+            top, bottom, left, right = self.tiling.box(tile)
+            prob = foreground_prob(load_pixels(self.store, tile).membership, self.rule.n_visits)
+            image[top:bottom, left:right] = prob.reshape(bottom - top, right - left)
+        return image
+
+    def _work_of(self, how: _Cut) -> GraphWork:
+        """The graph over the pixels that are foreground often enough; the last one is kept."""
+        if self._work is None or self._work.min_foreground != how.min_foreground:
+            self._work = GraphWork(
+                self.store,
+                self.tiling,
+                self.rule,
+                how.min_foreground,
+                n_jobs=self.n_jobs,
+                progress=self.progress,
+            )
+        return self._work
+
+    def _segment(self, resolved: Resolution, how: _Cut) -> Segmentation:
+        """Cut at γ_abs, and complete what the resolution says of the published γ."""
+        work = self._work_of(how)
+        name = _short_hash(resolved.absolute, how)
+        finished = self._finished(name, resolved)
+        if finished is not None:
+            return finished
+        solved: dict[int, tuple[int, ...]] = {}
+        if np.isfinite(resolved.absolute):
+            work.solve(name, resolved.absolute, how.method, how.random_state)
+            solved = {task: share.tiles for task, share in work.shares.items()}
+        if resolved.chosen_by != "gamma":
+            weight = work.mean_weight
+            resolved = replace(resolved, gamma=resolved.absolute / weight if weight > 0 else np.nan)
+        parts = label_tiles(
+            self.store, self.tiling, solved, prefix=name, min_size=how.min_size, n_jobs=self.n_jobs
+        )
+        confidence, z_what = object_table(
+            self.store, self.tiling, parts, prefix=name, n_visits=self.rule.n_visits, n_jobs=self.n_jobs
+        )
+        labels = self._write_labels(name, parts)
+        objects = {"confidence": confidence, "z_what": z_what, "gamma": np.array(resolved.gamma)}
+        self.store.save(f"{name}-objects", objects)
+        for prefix, numbers in (("communities", solved), ("parts", range(len(self.tiling)))):
+            for number in numbers:
+                self.store.discard(f"{name}-{prefix}-{number}")
+        return Segmentation(labels, resolved, confidence, z_what, self.foreground())
+
+    def _finished(self, name: str, resolved: Resolution) -> Segmentation | None:
+        """The segmentation, if the store has kept it from another cut like this."""
+        labels = self.store.image(f"{name}-labels")
+        if labels is None or not self.store.has(f"{name}-objects"):
+            return None
+        objects = self.store.load(f"{name}-objects")
+        resolved = replace(resolved, gamma=float(objects["gamma"]))
+        return Segmentation(labels, resolved, objects["confidence"], objects["z_what"], self.foreground())
+
+    def _write_labels(self, name: str, parts: TileParts) -> Image:
+        labels = self.store.new_image(f"{name}-labels", self.image_shape, np.int32)
+        for tile in range(len(self.tiling)):
+            top, bottom, left, right = self.tiling.box(tile)
+            label = parts.label[parts.start[tile] : parts.start[tile + 1]]
+            labels[top:bottom, left:right] = tile_labels(self.store, name, tile, label)
+        return labels
 
     def _choose(self, how: _Cut) -> Resolution:
-        """The resolution of best agreement, found on a few regions and stated for the whole graph."""
-        mean_weight = self._graph_of(how.min_foreground).mean_weight
-        if not mean_weight > 0:
+        """The resolution of best agreement; found once."""
+        if not self._work_of(how).n_pixels:
             return Resolution(how.method, np.nan, np.nan, self.cutoff_distance, "auto")
-        stacked = stack_regions(
-            self.instances,
-            n_regions=_REGIONS,
-            side=_REGION_WINDOWS * self.instances.window_size,
-            gap=int(np.ceil(self.cutoff_distance)),
-            rng=np.random.default_rng(how.random_state),
-        )
-        if stacked is None:
-            regions, windows = self, np.arange(len(self.instances.window_origin))
-        else:
-            instances, windows = stacked
-            regions = Consensus(
-                instances, self.cutoff_distance, self.min_edge, self.n_jobs, self.max_cache_bytes
+        name = f"{_short_hash('auto', how)}-resolution"
+        if not self.store.has(name):
+            best = best_resolution(
+                self.store,
+                self.tiling,
+                self.rule,
+                method=how.method,
+                min_size=how.min_size,
+                min_foreground=how.min_foreground,
+                random_state=how.random_state,
             )
-        agreement = SampleAgreement(regions.instances, windows)
-        absolute, best = choose_resolution(lambda value: agreement(regions._labels(value, how)))
-        resolved = resolve(AbsoluteResolution(absolute), how.method, mean_weight, self.cutoff_distance)
-        return replace(resolved, chosen_by="auto", agreement=best)
+            self.store.save(name, {"best": np.array(best)})
+        absolute, agreement = self.store.load(name)["best"].tolist()
+        return Resolution(how.method, absolute, np.nan, self.cutoff_distance, "auto", agreement)
 
     def _refuse_empty(self, resolved: Resolution, how: _Cut) -> None:
         """Raise if another resolution would give objects; otherwise the image has none."""
-        fits = self._choose(how)
-        if not self._labels(fits.absolute, how).any():
+        fitting = self._segment(self._choose(how), how)
+        if not len(fitting):
             return
-        height, width = self.instances.image_shape
+        fits = fitting.resolution
+        height, width = self.image_shape
         raise ResolutionError(
             f"resolution={resolved.gamma:g} leaves no object of min_size={how.min_size} px: a published "
             f"γ is relative to the size of the graph, and on this image of {height} × {width} px it asks for "
@@ -232,20 +314,6 @@ class Consensus:
         )
 
 
-def _canonical(instances: Instances) -> Instances:
-    """The same instances in an order that does not depend on how the windows were numbered.
-
-    Sums of floats depend on their order in the last digit, and a tie broken otherwise is another label image.
-    """
-    corner = instances.window_origin[instances.window]
-    x, y = instances.boxes[:, 0], instances.boxes[:, 1]
-    order = np.lexsort((x, y, instances.sample, corner[:, 1], corner[:, 0]))
-    return replace(
-        instances,
-        membership=instances.membership[:, order],
-        window=instances.window[order],
-        sample=instances.sample[order],
-        presence_prob=instances.presence_prob[order],
-        boxes=instances.boxes[order],
-        z_what=instances.z_what[order],
-    )
+def _short_hash(resolution: float | str, how: Any) -> str:
+    """A name for the records of a cut."""
+    return "cut-" + hashlib.sha256(repr((resolution, how)).encode()).hexdigest()[:12]

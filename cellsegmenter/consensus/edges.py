@@ -8,6 +8,8 @@ and averages over what was summed.  With Π (pixels × instances, sparse) all of
 e = Π Πᵀ / n_visits, so we take a sparse product of a block of rows at a time: about twenty times faster
 than shifting displacement by displacement, and each edge is already the sum over windows and samples.
 Π is some 25 times smaller than the edges; it is Π that is kept, and edges come and go in blocks.
+
+Π counts in 255ths, so edges are sums of whole numbers, exact whatever the order; `edge_unit` makes them weights.
 """
 
 from __future__ import annotations
@@ -15,11 +17,18 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-__all__ = ["pixel_edges"]
+from cellsegmenter.types import CERTAIN
+
+__all__ = ["edge_unit", "pixel_edges"]
 
 # Rows per product: bounds the memory of one product, and halves its work, because
 # pixels before the block were paired with it already.
 _ROWS = 2048
+
+
+def edge_unit(n_visits: int) -> float:
+    """The co-membership weight, 0..1, that an edge of 1 stands for."""
+    return 1 / (CERTAIN**2 * max(n_visits, 1))
 
 
 def pixel_edges(
@@ -35,7 +44,8 @@ def pixel_edges(
 
     Parameters
     ----------
-    membership : (n, m) sparse rows of Π
+    membership : (n, m) sparse int32 array
+        Rows of Π in 255ths; columns without an entry cost time.
     position : (n, 2) array
         Row and column of the pixels in px.
     reach_end : (n,) int array, non-decreasing
@@ -49,26 +59,22 @@ def pixel_edges(
 
     Returns
     -------
-    (n, n) strictly upper triangular float32 array of average co-membership weights, in 0 .. 1.
+    (n, n) strictly upper triangular int32 array of co-membership weights, in multiples of `edge_unit`.
     """
     n_pixels = membership.shape[0]
-    # Only the instances that occur here: transposing costs time for every column, used or not.
-    used, column = np.unique(membership.indices, return_inverse=True)
-    compact = sparse.csr_array(
-        (membership.data, column.astype(np.int32), membership.indptr), shape=(n_pixels, len(used))
-    )
+    least = min_edge / edge_unit(n_visits)
     counts, neighbours, weights = [], [], []
     for start in range(0, n_pixels, _ROWS):
         stop = min(start + _ROWS, n_pixels)
-        product = compact[start:stop] @ compact[start : reach_end[stop - 1]].T
+        product = membership[start:stop] @ membership[start : reach_end[stop - 1]].T
         first = np.repeat(np.arange(start, stop, dtype=np.int32), np.diff(product.indptr))
         second = product.indices + np.int32(start)
-        weight = product.data / np.float32(n_visits)
+        weight = product.data
         # The paper drops what is below E_min in each window and sample, before averaging.  We compare the
         # average: it is what communities weigh against the resolution, it does not depend on how many
         # windows saw the pair, and 0.01 is far below any useful threshold (0.02 and more), so that
         # nothing that could hold two pixels together is lost.
-        keep = np.flatnonzero((second > first) & (weight >= min_edge))
+        keep = np.flatnonzero((second > first) & (weight >= least))
         first, second = first[keep], second[keep]
         near = ((position[first] - position[second]) ** 2).sum(1) < cutoff_distance**2
         counts.append(np.bincount(first[near] - start, minlength=stop - start))
@@ -76,5 +82,5 @@ def pixel_edges(
         weights.append(weight[keep[near]])
     indptr = np.concatenate([[0], np.cumsum(np.concatenate(counts or [np.zeros(0, int)]))])
     indices = np.concatenate(neighbours or [np.zeros(0, np.int32)])
-    data = np.concatenate(weights or [np.zeros(0, np.float32)])
+    data = np.concatenate(weights or [np.zeros(0, np.int32)])
     return sparse.csr_array((data, indices, indptr), shape=(n_pixels, n_pixels))

@@ -1,49 +1,52 @@
-"""The co-membership graph, cut into blocks that can be solved one by one (Sec. 4).
+"""The part of the co-membership graph that one task solves, cut into blocks (Sec. 4).
 
-Vertices are the pixels that are foreground often enough; two of them can have an edge only if some instance
-covers both.  So the connected components of the bipartite graph pixel - instance bound those of the pixel
-graph, and they follow from Π without a single edge.
+Vertices are the pixels that are foreground often enough.
 
 **Solving by component is exact.**  Joining two components adds no internal weight and a positive penalty,
 γ |C| |C'| for CPM and γ/2m S(C) S(C') for RB, so no optimum does it; for RB the m must be that of the whole
-graph, which is why `PixelGraph` computes the strengths of all pixels before anything is solved.
+graph, which is why it is measured before anything is solved.
 
-A component too large for memory (dense tissue) is cut into tiles with a halo; each community then belongs to
-the tile that holds its centroid.  This is an approximation, with a halo of two object diameters a good one.
+A component too large for memory (dense tissue) is cut into squares with a halo; each community then belongs to
+the square that holds its centroid.  This is an approximation, with a halo of two object diameters a good one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeAlias
+from functools import lru_cache
 
 import numpy as np
-from joblib import Parallel, delayed
 from scipy import sparse
-from scipy.sparse import csgraph
 
+from cellsegmenter.consensus.components import Share, local_components
 from cellsegmenter.consensus.edges import pixel_edges
+from cellsegmenter.consensus.membership import load_pixels
+from cellsegmenter.store import Store
 
-__all__ = ["Block", "EdgeSource", "PixelGraph"]
+__all__ = ["Block", "EdgeRule", "PixelGraph", "load_graph", "strength_of"]
 
-# Small components are solved together up to this many pixels (enough to make Python's share negligible),
-# and components beyond the second number are tiled: its edges take about 1 GB in the solver.
+# Small components are solved together up to this many pixels (enough to make Python's share negligible).
 _BLOCK_PIXELS = 8_192
-_TILED_PIXELS = 65_536
 
-EdgeSource: TypeAlias = "sparse.csr_array | partial[sparse.csr_array]"  # edges, or how to build them
+
+@dataclass(frozen=True)
+class EdgeRule:
+    """Which pairs of pixels have an edge, and what it weighs."""
+
+    cutoff_distance: float  # px, d_c
+    min_edge: float  # E_min, of the average weight
+    n_visits: int  # windows that see a pixel × posterior samples
 
 
 @dataclass(frozen=True)
 class Block:
-    """Pixels that are solved together: several whole components, or one tile of a large component."""
+    """Pixels that are solved together: several whole components, or one square of a large component."""
 
     rows: np.ndarray  # (n,) int: vertices of the graph, ascending
     component_start: np.ndarray  # (k + 1,) int: where the components begin among the rows, and the end
-    own: np.ndarray  # (n,) bool: False in the halo of a tile
-    tile: np.ndarray | None = None  # (2, 2): its first row and column, and where the next tile begins; px
+    own: np.ndarray  # (n,) bool: False in the halo of a square
+    square: np.ndarray | None = None  # (2, 2): its first row and column, and where the next square begins; px
 
     def reach_end(self, image_row: np.ndarray, cutoff_distance: float) -> np.ndarray:
         """(n,) per pixel: the first one after it that is in another component or too many image rows down."""
@@ -54,160 +57,174 @@ class Block:
 
 
 class PixelGraph:
-    """The graph over some pixels of an image: Π, blocks, and as many edges as the memory budget holds.
+    """Some pixels of an image, by component: their Π, and blocks whose edges are built when they are needed.
 
     Parameters
     ----------
-    membership : (height * width, n_instances) sparse csr array, Π
-    vertices : (n,) int array
-        Flat pixels that take part.
+    membership : (n, m) sparse csr int32 array
+        Rows of Π in 255ths.
+    pixels : (n,) int64 array
+        Flat pixels of the image.
+    component : (n,) int array
+        Two pixels of different components share no instance.
     width : int
-        Of the image, in px.
-    n_visits : int
-        Windows that see a pixel × posterior samples.
-    cutoff_distance, min_edge : float
-        Which pairs have an edge, see `pixel_edges`.
+        Of the image, px.
+    rule : EdgeRule
+    squares : (k, 5) array
+        Component, and first row and column, and where the next square begins, in px: components that occur here
+        are solved square by square, the others as a whole.
     halo : float
-        Margin in px around the tiles of very large components.
-    n_jobs : int
-        Processes for joblib.
-    max_cache_bytes : int
-        Edges beyond this are rebuilt each time they are needed.
-    tiled_pixels : int
-        Components with more pixels than this are tiled.
+        Margin in px around squares.
+    keep_edges : bool
+        Keep the edges in memory once they are built.
     """
 
     def __init__(
         self,
         membership: sparse.csr_array,
-        vertices: np.ndarray,
+        pixels: np.ndarray,
+        component: np.ndarray,
         *,
         width: int,
-        n_visits: int,
-        cutoff_distance: float,
-        min_edge: float,
-        halo: float,
-        n_jobs: int = 1,
-        max_cache_bytes: int = 2**30,
-        tiled_pixels: int = _TILED_PIXELS,
+        rule: EdgeRule,
+        squares: np.ndarray | None = None,
+        halo: float = 0,
+        keep_edges: bool = False,
     ) -> None:
-        self.n_visits = n_visits
-        self.cutoff_distance = cutoff_distance
-        self.min_edge = min_edge
-        self.n_jobs = n_jobs
-        rows = membership[vertices]
-        component = _components(rows)
         # By component, and within it in row-major order: components become slices, and reach a binary search.
-        order = np.argsort(component, kind="stable")
-        self.membership = rows[order]
-        self.pixels = vertices[order]
+        order = np.lexsort((pixels, component))
+        self.membership = sparse.csr_array(membership[order])
+        self.pixels = pixels[order]
         self.position = np.stack(np.divmod(self.pixels, width), axis=1).astype(np.int32)
-        self.blocks = _make_blocks(component[order], self.position, halo, tiled_pixels)
-        self._budget = max_cache_bytes
-        self._cache: dict[int, sparse.csr_array] = {}
-        self._strength: np.ndarray | None = None
+        self.rule = rule
+        squares = np.zeros((0, 5)) if squares is None else squares
+        self.blocks = list(_make_blocks(component[order], self.position, squares, halo))
+        if keep_edges:
+            self.edges = lru_cache(maxsize=None)(self.edges)  # type: ignore[method-assign]
 
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def source(self, index: int) -> EdgeSource:
-        """The edges of a block if they are in memory, otherwise a recipe that another process can follow."""
-        if index in self._cache:
-            return self._cache[index]
+    def edges(self, index: int) -> sparse.csr_array:
+        """The edges of a block, see `pixel_edges`."""
         block = self.blocks[index]
         position = self.position[block.rows]
-        return partial(
-            pixel_edges,
+        return pixel_edges(
             self.membership[block.rows],
             position,
-            block.reach_end(position[:, 0], self.cutoff_distance),
-            n_visits=self.n_visits,
-            cutoff_distance=self.cutoff_distance,
-            min_edge=self.min_edge,
+            block.reach_end(position[:, 0], self.rule.cutoff_distance),
+            n_visits=self.rule.n_visits,
+            cutoff_distance=self.rule.cutoff_distance,
+            min_edge=self.rule.min_edge,
         )
 
-    @property
-    def strength(self) -> np.ndarray:
-        """(n,) sum of the weights of each pixel's edges; the first call builds every edge once."""
-        if self._strength is None:
-            strength = np.zeros(len(self))
-            for index, (of_block, edges) in enumerate(self._measure()):
-                block = self.blocks[index]
-                strength[block.rows[block.own]] = of_block[block.own]
-                if edges is not None and edges.data.nbytes + edges.indices.nbytes <= self._budget:
-                    self._budget -= edges.data.nbytes + edges.indices.nbytes
-                    self._cache[index] = edges
-            self._strength = strength
-        return self._strength
 
-    @property
-    def mean_weight(self) -> float:
-        """2W / (n (n - 1)): the mean weight over all pairs of pixels, with or without an edge."""
-        n = len(self)
-        return float(self.strength.sum()) / (n * (n - 1)) if n > 1 else 0.0
-
-    def _measure(self) -> Iterator[tuple[np.ndarray, sparse.csr_array | None]]:
-        # Dispatch is lazy, so that blocks sent off once the budget is spent need not send their edges back.
-        jobs = (delayed(_strength)(self.source(i), self._budget > 0) for i in range(len(self.blocks)))
-        return Parallel(n_jobs=self.n_jobs, return_as="generator")(jobs)
+def strength_of(edges: sparse.csr_array) -> np.ndarray:
+    """(n,) int64 sum of the weights of each pixel's edges, given each pair once."""
+    return edges.sum(axis=1, dtype=np.int64) + edges.sum(axis=0, dtype=np.int64)
 
 
-def _strength(source: EdgeSource, keep: bool) -> tuple[np.ndarray, sparse.csr_array | None]:
-    edges = source() if callable(source) else source
-    strength = edges.sum(axis=1, dtype=float) + edges.sum(axis=0, dtype=float)
-    return strength, edges if keep else None
-
-
-def _components(rows: sparse.csr_array) -> np.ndarray:
-    """(n,) component of each pixel, numbered by first pixel; an instance links all pixels that it covers."""
-    n_pixels, n_instances = rows.shape
-    indptr = np.concatenate([rows.indptr, np.full(n_instances, rows.indptr[-1])])
-    size = n_pixels + n_instances
-    bipartite = sparse.csr_array((rows.data, rows.indices + n_pixels, indptr), shape=(size, size))
-    component = csgraph.connected_components(bipartite, directed=False)[1][:n_pixels]
-    return _by_first_occurrence(component)
-
-
-def _by_first_occurrence(values: np.ndarray) -> np.ndarray:
-    """The same partition, numbered 0, 1, ... in the order in which its parts first occur."""
-    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), dtype=np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[inverse]
-
-
-def _make_blocks(component: np.ndarray, position: np.ndarray, halo: float, tiled_pixels: int) -> list[Block]:
-    """Whole components together up to `_BLOCK_PIXELS`; components above `tiled_pixels` as tiles."""
-    start = np.flatnonzero(np.diff(component, prepend=-1))
-    start = np.append(start, len(component))
-    size = np.diff(start)
-    blocks: list[Block] = []
-    first = 0  # first component of the block that is being filled
-    for j, pixels in enumerate(size):
-        if pixels > tiled_pixels:
-            blocks += _whole(start, first, j)
-            blocks += _tiles(start[j], position[start[j] : start[j + 1]], halo, tiled_pixels)
-            first = j + 1
-        elif start[j + 1] - start[first] > _BLOCK_PIXELS:
-            blocks += _whole(start, first, j)
-            first = j
-    return blocks + _whole(start, first, len(size))
-
-
-def _whole(start: np.ndarray, first: int, stop: int) -> list[Block]:
-    """Components first .. stop - 1 as one block, or nothing if there are none."""
-    rows = np.arange(start[first], start[stop])
-    return (
-        [Block(rows, start[first : stop + 1] - start[first], np.ones(len(rows), bool))] if len(rows) else []
+def load_graph(
+    store: Store,
+    share: Share,
+    *,
+    min_weight: float,
+    width: int,
+    rule: EdgeRule,
+    halo: float,
+    keep_edges: bool = False,
+) -> PixelGraph:
+    """The graph of a share of the work, from the pixels of its tiles."""
+    parts, pixels, components, instances = [], [], [], []
+    is_large = np.unique(share.squares[:, 0])
+    for tile, number in zip(share.tiles, share.number, strict=True):
+        rows = load_pixels(store, tile)
+        vertices, local = local_components(rows.membership, min_weight)
+        component = number[local]
+        flat = rows.flat(vertices, width)
+        wanted = (component >= 0) & (~np.isin(component, is_large) | _in_squares(flat, width, share, halo))
+        parts.append(rows.membership[vertices[wanted]])
+        pixels.append(flat[wanted])
+        components.append(component[wanted])
+        instances.append(rows.instance)
+    return PixelGraph(
+        _stack_rows(parts, instances),
+        np.concatenate(pixels),
+        np.concatenate(components),
+        width=width,
+        rule=rule,
+        squares=share.squares,
+        halo=halo,
+        keep_edges=keep_edges,
     )
 
 
-def _tiles(offset: int, position: np.ndarray, halo: float, tiled_pixels: int) -> Iterator[Block]:
-    """Square tiles of one component, which with their halo have at most about `tiled_pixels` pixels."""
-    side = max(np.sqrt(tiled_pixels) - 2 * halo, 2 * halo)
-    tile = (position / side).astype(int)
-    for corner in np.unique(tile, axis=0):
-        box = np.stack([corner, corner + 1]) * side
-        local = np.flatnonzero(np.all((position >= box[0] - halo) & (position < box[1] + halo), axis=1))
-        own = np.all(tile[local] == corner, axis=1)
-        yield Block(offset + local, np.array([0, len(local)]), own, box)
+def _in_squares(flat: np.ndarray, width: int, share: Share, halo: float) -> np.ndarray:
+    """(n,) bool: whether a pixel lies in any of the squares or their halo."""
+    row, column = np.divmod(flat, width)
+    inside = np.zeros(len(flat), dtype=bool)
+    for _, top, left, bottom, right in share.squares:
+        inside |= _within(row, top, bottom, halo) & _within(column, left, right, halo)
+    return inside
+
+
+def _within(position: np.ndarray, low: float, high: float, halo: float) -> np.ndarray:
+    return (position >= low - halo) & (position < high + halo)
+
+
+def _stack_rows(parts: list[sparse.csr_array], instances: list[np.ndarray]) -> sparse.csr_array:
+    """Rows of several tiles below each other, with a column for each instance that occurs in them."""
+    used = np.unique(
+        np.concatenate([i[np.unique(part.indices)] for part, i in zip(parts, instances, strict=True)])
+    )
+    columns = [
+        np.searchsorted(used, instance)[part.indices].astype(np.int32)
+        for part, instance in zip(parts, instances, strict=True)
+    ]
+    starts = np.cumsum([0, *(part.nnz for part in parts)])
+    indptr = [part.indptr[:-1] + start for part, start in zip(parts, starts, strict=False)]
+    return sparse.csr_array(
+        (
+            np.concatenate([part.data for part in parts]),
+            np.concatenate(columns),
+            np.concatenate([*indptr, starts[-1:]]).astype(np.int32),
+        ),
+        shape=(sum(part.shape[0] for part in parts), len(used)),
+    )
+
+
+def _make_blocks(
+    component: np.ndarray, position: np.ndarray, squares: np.ndarray, halo: float
+) -> Iterator[Block]:
+    """Whole components together up to `_BLOCK_PIXELS`; those that are listed in `squares` by these."""
+    start = np.append(np.flatnonzero(np.diff(component, prepend=-1)), len(component))
+    is_large = np.isin(component[start[:-1]], squares[:, 0])
+    first = 0  # first component of the block that is being filled
+    for j, large in enumerate(is_large):
+        if large:
+            yield from _whole(start, first, j)
+            here = slice(start[j], start[j + 1])
+            yield from _cut(start[j], position[here], squares[squares[:, 0] == component[start[j]]], halo)
+            first = j + 1
+        elif start[j + 1] - start[first] > _BLOCK_PIXELS:
+            yield from _whole(start, first, j)
+            first = j
+    yield from _whole(start, first, len(is_large))
+
+
+def _whole(start: np.ndarray, first: int, stop: int) -> Iterator[Block]:
+    """Components first .. stop - 1 as one block, if there are any."""
+    rows = np.arange(start[first], start[stop])
+    if len(rows):
+        yield Block(rows, start[first : stop + 1] - start[first], np.ones(len(rows), bool))
+
+
+def _cut(offset: int, position: np.ndarray, squares: np.ndarray, halo: float) -> Iterator[Block]:
+    """The squares of one component that hold any of its pixels."""
+    for _, top, left, bottom, right in squares:
+        row, column = position.T
+        local = np.flatnonzero(_within(row, top, bottom, halo) & _within(column, left, right, halo))
+        own = _within(row[local], top, bottom, 0) & _within(column[local], left, right, 0)
+        if own.any():
+            square = np.array([[top, left], [bottom, right]])
+            yield Block(offset + local, np.array([0, len(local)]), own, square)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from cellsegmenter.model.mixing import mixing_probabilities
-from cellsegmenter.model.spatial_transformer import paste, paste_sum
-from cellsegmenter.types import WindowPosterior
+from cellsegmenter.model.spatial_transformer import paste, paste_at, paste_sum
+from cellsegmenter.types import Boxes, WindowPosterior
 
-__all__ = ["Composite", "Rendering", "composite", "render"]
+__all__ = ["Composite", "PresentObjects", "Rendering", "composite", "present_objects", "render"]
 
 
 class Rendering(NamedTuple):
@@ -40,6 +40,41 @@ def render(posterior: WindowPosterior) -> Rendering:
         appearance=paste(posterior.appearance, posterior.boxes, canvas),
         background=posterior.background,
     )
+
+
+class PresentObjects(NamedTuple):
+    """The n present objects of a batch of windows, each on a patch of P × P px around its box."""
+
+    row: Tensor  # (n, P) of the window; beyond it where the patch is
+    column: Tensor  # (n, P)
+    mixing_prob: Tensor  # (n, P, P) pi_k, zero outside the window
+
+
+def present_objects(posterior: WindowPosterior) -> PresentObjects:
+    """The mixing probabilities of `render`, without a canvas for each object.
+
+    Objects are in the order of ``presence.nonzero()``: by window, and by slot within it.
+    """
+    window, slot = (posterior.presence > 0.5).nonzero(as_tuple=True)
+    height, width = posterior.background.shape[-2:]
+    boxes = Boxes(*(side[window, slot] for side in posterior.boxes))
+    patch = int(torch.stack([boxes.width, boxes.height]).max().ceil()) + 1 if len(window) else 1
+    row = _first_pixel(boxes.y, boxes.height).unsqueeze(-1) + torch.arange(patch, device=window.device)
+    column = _first_pixel(boxes.x, boxes.width).unsqueeze(-1) + torch.arange(patch, device=window.device)
+    weight = paste_at(posterior.mixing_weight[window, slot], boxes, row, column)
+    inside = ((row >= 0) & (row < height)).unsqueeze(2) & ((column >= 0) & (column < width)).unsqueeze(1)
+    weight = weight * inside
+    # Eq. 6: the sum over all objects at each pixel of its window.
+    place = row.clamp(0, height - 1).unsqueeze(2) * width + column.clamp(0, width - 1).unsqueeze(1)
+    place = place + (window * height * width)[:, None, None]
+    total = weight.new_zeros(len(posterior.presence) * height * width)
+    total.index_add_(0, place.flatten(), weight.flatten())
+    return PresentObjects(row, column, weight / total[place].clamp_min(1))
+
+
+def _first_pixel(centre: Tensor, side: Tensor) -> Tensor:
+    """The first pixel whose centre may lie in a box."""
+    return (centre - side / 2 - 0.5).ceil().long()
 
 
 class Composite(NamedTuple):

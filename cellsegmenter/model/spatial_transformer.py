@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cellsegmenter.types import Boxes
 
-__all__ = ["crop", "paste", "paste_sum"]
+__all__ = ["crop", "paste", "paste_at", "paste_sum"]
 
 
 def _tent(position: Tensor, size: int) -> Tensor:
@@ -46,8 +46,12 @@ def crop(feature_map: Tensor, boxes: Boxes, raster: int) -> Tensor:
 
 
 def _paste_weights(centre: Tensor, side: Tensor, raster: int, canvas: int) -> Tensor:
-    pixel = torch.arange(canvas, device=centre.device) + 0.5
-    u = 2 * (pixel - centre.unsqueeze(-1)) / side.unsqueeze(-1)  # the box spans [-1, 1]
+    return _weights_at(torch.arange(canvas, device=centre.device), centre, side, raster)
+
+
+def _weights_at(pixel: Tensor, centre: Tensor, side: Tensor, raster: int) -> Tensor:
+    """Bilinear weights (..., P, raster) of a raster's cells in pixels (..., P) along one axis."""
+    u = 2 * (pixel + 0.5 - centre.unsqueeze(-1)) / side.unsqueeze(-1)  # the box spans [-1, 1]
     inside = (u.abs() <= 1).unsqueeze(-1)  # Eq. 5: exactly zero outside the box
     return _tent((u + 1) * raster / 2 - 0.5, raster) * inside
 
@@ -58,6 +62,14 @@ def paste(values: Tensor, boxes: Boxes, canvas: tuple[int, int]) -> Tensor:
     rows = _paste_weights(boxes.y, boxes.height, raster, canvas[0])  # (B, K, H, R)
     columns = _paste_weights(boxes.x, boxes.width, raster, canvas[1])  # (B, K, W, R)
     return rows.unsqueeze(2) @ values @ columns.unsqueeze(2).transpose(-1, -2)
+
+
+def paste_at(values: Tensor, boxes: Boxes, row: Tensor, column: Tensor) -> Tensor:
+    """What `paste` draws of rasters (n, R, R) in boxes (n,), at rows and columns (n, P) only: (n, P, P)."""
+    raster = values.shape[-1]
+    rows = _weights_at(row, boxes.y, boxes.height, raster)
+    columns = _weights_at(column, boxes.x, boxes.width, raster)
+    return rows @ values @ columns.transpose(-1, -2)
 
 
 def paste_sum(values: Tensor, boxes: Boxes, canvas: tuple[int, int]) -> Tensor:

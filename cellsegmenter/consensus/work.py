@@ -1,0 +1,175 @@
+"""The graph of a whole image as work to be done: which components it has, and one task for each tile."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from cellsegmenter.consensus.communities import Objective, solve_graph, total_strength
+from cellsegmenter.consensus.components import Components, Share, find_components, shares
+from cellsegmenter.consensus.edges import edge_unit
+from cellsegmenter.consensus.graph import EdgeRule, PixelGraph, load_graph
+from cellsegmenter.consensus.membership import gather_pixels
+from cellsegmenter.consensus.resolution import Method
+from cellsegmenter.store import Record, Store, Task, run_tasks
+from cellsegmenter.types import CERTAIN
+from cellsegmenter.windows import Tiling
+
+__all__ = ["GraphWork", "all_boxes"]
+
+# Components beyond this many pixels are cut into squares: the edges of so many take about 1 GB in the solver.
+_LARGEST_COMPONENT = 65_536
+
+
+class GraphWork:
+    """The graph over the pixels that are foreground often enough.
+
+    Parameters
+    ----------
+    store : Store
+        Holds `found-t` for every tile.
+    tiling : Tiling
+    rule : EdgeRule
+    min_foreground : float
+        Least probability of the pixels that take part.
+    n_jobs : int or None
+        For joblib.
+    progress : bool
+        Show bars.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        tiling: Tiling,
+        rule: EdgeRule,
+        min_foreground: float,
+        *,
+        n_jobs: int | None,
+        progress: bool = False,
+    ) -> None:
+        self.store = store
+        self.tiling = tiling
+        self.rule = rule
+        self.min_foreground = min_foreground
+        self.n_jobs = n_jobs
+        self.progress = progress
+        self._total: int | None = None
+
+    @property
+    def n_pixels(self) -> int:
+        """Vertices."""
+        return self.components.n_pixels
+
+    @cached_property
+    def components(self) -> Components:
+        gather_pixels(self.store, self.tiling, self.n_jobs)
+        prefix = f"components-{self.min_foreground}"
+        return find_components(
+            self.store, self.tiling, min_weight=self._min_weight, prefix=prefix, n_jobs=self.n_jobs
+        )
+
+    @cached_property
+    def halo(self) -> float:
+        """Of squares of large components, px: two object diameters."""
+        sides = all_boxes(self.store, self.tiling)[:, 2:].max(axis=1)
+        return max(2 * float(np.median(sides)) if len(sides) else 0.0, self.rule.cutoff_distance)
+
+    @cached_property
+    def shares(self) -> dict[int, Share]:
+        """What each task solves."""
+        return shares(self.components, self.tiling, halo=self.halo, largest=_LARGEST_COMPONENT)
+
+    @cached_property
+    def mean_weight(self) -> float:
+        """2W / (n (n - 1)): the mean weight over all pairs of pixels, with or without an edge.
+
+        Builds every edge, unless `solve` has.
+        """
+        if self.n_pixels < 2:
+            return 0.0
+        if self._total is None:
+            prefix = f"strength-{self.min_foreground}"
+            self._total = self._run(prefix, "edges", _measure_share)
+        return self._total * edge_unit(self.rule.n_visits) / (self.n_pixels * (self.n_pixels - 1))
+
+    def solve(self, prefix: str, absolute: float, method: Method, random_state: int) -> None:
+        """Make the records `{prefix}-communities-{task}` of a cut at γ_abs."""
+        objective = self.objective(absolute, method)
+        self._total = self._run(f"{prefix}-communities", "communities", _solve_share, objective, random_state)
+
+    def objective(self, absolute: float, method: Method) -> Objective:
+        """What Leiden optimises at γ_abs."""
+        if method == "cpm":
+            return Objective(absolute)
+        # RB compares with γ s s' / 2m, where γ = γ_abs / mean weight and 2m = Σ s = n (n - 1) mean weights.
+        n_pairs = self.n_pixels * (self.n_pixels - 1)
+        threshold = absolute / self.mean_weight**2 / n_pairs if self.mean_weight > 0 else np.inf
+        return Objective(threshold, use_strength=True)
+
+    def graph(self, task: int) -> PixelGraph:
+        """The graph of one share, whose edges stay in memory once they are built."""
+        return load_graph(
+            self.store,
+            self.shares[task],
+            min_weight=self._min_weight,
+            width=self.tiling.image_shape[1],
+            rule=self.rule,
+            halo=self.halo,
+            keep_edges=True,
+        )
+
+    @property
+    def _min_weight(self) -> float:
+        return self.min_foreground * CERTAIN * self.rule.n_visits
+
+    def _run(self, prefix: str, what: str, function: Any, *arguments: Any) -> int:
+        """Run a function on each share; the sum over the strengths that they report."""
+        width = self.tiling.image_shape[1]
+        tasks = [
+            Task(
+                f"{prefix}-{task}",
+                function,
+                tuple(f"pixels-{tile}" for tile in share.tiles),
+                (share, self._min_weight, width, self.rule, self.halo, *arguments),
+            )
+            for task, share in self.shares.items()
+        ]
+        run_tasks(self.store, tasks, self.n_jobs, progress=what if self.progress else None)
+        return sum(int(self.store.load(task.name, "strength")["strength"][0]) for task in tasks)
+
+
+def all_boxes(store: Store, tiling: Tiling) -> np.ndarray:
+    """(n, 4) boxes of all instances of the image, px."""
+    parts = [store.load(f"found-{tile}", "boxes")["boxes"] for tile in range(len(tiling))]
+    return np.concatenate(parts).reshape(-1, 4)
+
+
+def _load(
+    store: Store, share: Share, min_weight: float, width: int, rule: EdgeRule, halo: float
+) -> PixelGraph:
+    return load_graph(store, share, min_weight=min_weight, width=width, rule=rule, halo=halo)
+
+
+def _measure_share(
+    store: Store, share: Share, min_weight: float, width: int, rule: EdgeRule, halo: float
+) -> Record:
+    total = total_strength(_load(store, share, min_weight, width, rule, halo))
+    return {"strength": np.array([total])}
+
+
+def _solve_share(
+    store: Store,
+    share: Share,
+    min_weight: float,
+    width: int,
+    rule: EdgeRule,
+    halo: float,
+    objective: Objective,
+    random_state: int,
+) -> Record:
+    graph = _load(store, share, min_weight, width, rule, halo)
+    pixel, community, total = solve_graph(graph, objective, random_state=random_state)
+    return {"pixel": pixel, "community": community, "strength": np.array([total])}

@@ -1,0 +1,179 @@
+"""Segmenting piece by piece, in a folder: the same labels as in memory, also after being killed."""
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import joblib
+import numpy as np
+import pytest
+import torch
+
+from cellsegmenter import AbsoluteResolution
+from cellsegmenter.datasets import make_nuclei
+from cellsegmenter.model.rendering import present_objects, render
+from cellsegmenter.preparation import prepare_image
+from cellsegmenter.segmenting import consensus_of
+from cellsegmenter.store import FolderStore, MemoryStore, Task, WorkFolderError, run_tasks
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    """A scene of several tiles, dense enough for objects on every border."""
+    return make_nuclei(
+        1, size=330, count=(120, 120), diameter=12, brightness=(0.5, 1), random_state=1
+    ).images[0]
+
+
+def consensus(segmenter, image, **options):
+    settings = segmenter._inference_settings(0, n_samples=1)
+    defaults = {"resolution": AbsoluteResolution(0.3), "min_size": 20, "n_jobs": 1, "tile_size": 4096}
+    return consensus_of(
+        segmenter.model_,
+        prepare_image(segmenter._one_image(image)[0]),
+        1.0,
+        settings,
+        working_diameter=segmenter.working_diameter_,
+        device=torch.device("cpu"),
+        **defaults | options,
+    )
+
+
+def assert_same(one, two):
+    np.testing.assert_array_equal(one.labels, two.labels)
+    np.testing.assert_array_equal(one.confidence, two.confidence)
+    np.testing.assert_allclose(one.z_what, two.z_what, rtol=1e-6)
+    np.testing.assert_array_equal(one.foreground_prob, two.foreground_prob)
+    assert one.resolution == two.resolution
+
+
+@pytest.fixture(scope="module")
+def whole(trained, image):
+    """The segmentation of one tile, in memory."""
+    graph = consensus(trained, image)
+    assert len(graph.graph.tiling) == 1
+    return graph.cut()
+
+
+@pytest.mark.parametrize("tile_size", [48, 200])
+def test_a_folder_and_tiles_of_any_size_give_the_labels_of_memory(trained, image, whole, tmp_path, tile_size):
+    tiled = consensus(trained, image, work_folder=tmp_path, tile_size=tile_size)
+    assert len(tiled.graph.tiling) >= 4
+    assert len(whole) > 60
+    assert_same(tiled.cut(), whole)
+    for resolution in (20.0, "auto"):
+        assert_same(tiled.cut(resolution), consensus(trained, image).cut(resolution))
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_processes_give_the_same_labels(trained, image, whole, tmp_path, folder):
+    with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
+        found = consensus(
+            trained, image, n_jobs=2, tile_size=48, work_folder=tmp_path / "work" if folder else None
+        ).cut()
+    assert_same(found, whole)
+
+
+def test_a_finished_cut_is_not_done_again(trained, image, whole, tmp_path, monkeypatch):
+    consensus(trained, image, work_folder=tmp_path).cut()
+    monkeypatch.setattr("cellsegmenter.inference._infer", lambda *_: pytest.fail("inference again"))
+    monkeypatch.setattr("cellsegmenter.consensus.work.solve_graph", lambda *_: pytest.fail("solved again"))
+    assert_same(consensus(trained, image, work_folder=tmp_path).cut(), whole)
+
+
+@pytest.mark.parametrize("change", ["image", "model", "seed"])
+def test_a_work_folder_of_another_computation_is_refused(trained, segmenter, image, tmp_path, change):
+    consensus(trained, image, work_folder=tmp_path)
+    other = image.copy()
+    if change == "image":
+        other[-1, -1] += 1
+    elif change == "model":
+        with torch.no_grad():
+            next(segmenter.model_.parameters())[0] += 1e-3
+    settings = segmenter._inference_settings(0, n_samples=1)
+    if change == "seed":
+        settings = replace(settings, seed=1)
+    segmenter._inference_settings = lambda *_, **__: settings
+    with pytest.raises(WorkFolderError, match=f"another computation: {change} was .* and is .*delete"):
+        consensus(segmenter, other, work_folder=tmp_path)
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(WorkFolderError, match="holds other files"):
+        FolderStore(tmp_path, {})
+
+
+def _double(store, name):
+    return {"x": 2 * store.load(name)["x"]}
+
+
+@pytest.mark.parametrize("kind", ["memory", "folder"])
+def test_tasks_make_only_what_is_missing(kind, tmp_path):
+    store = MemoryStore() if kind == "memory" else FolderStore(tmp_path / "work", {"a": 1})
+    store.save("one", {"x": np.arange(3)})
+    store.save("made", {"x": np.arange(2)})
+    run_tasks(store, [Task("made", pytest.fail, (), ()), Task("two", _double, ("one",), ("one",))])
+    np.testing.assert_array_equal(store.load("two")["x"], [0, 2, 4])
+    store.discard("two")
+    assert not store.has("two")
+
+
+def test_a_record_that_fails_leaves_nothing_behind(tmp_path):
+    store = FolderStore(tmp_path / "work", {})
+    with pytest.raises(ZeroDivisionError):
+        run_tasks(store, [Task("bad", lambda _: {"x": np.array(1 / 0)}, (), ())])
+    assert [path.name for path in store.path.iterdir()] == ["manifest.json"]
+
+
+SCRIPT = """
+import sys, numpy as np, torch
+sys.path.insert(0, sys.argv[1])
+torch.set_num_threads(1)
+from cellsegmenter import CellSegmenter
+from test_streaming import consensus
+segmenter = CellSegmenter.load(sys.argv[2])
+segmenter._ready_model()
+found = consensus(segmenter, np.load(sys.argv[3]), work_folder=sys.argv[4], tile_size=48).cut()
+np.save(sys.argv[5], found.labels)
+"""
+
+
+def test_killed_at_any_moment_it_goes_on_and_gives_the_same(trained, image, whole, tmp_path, request):
+    trained.save(tmp_path / "model.safetensors")
+    np.save(tmp_path / "image.npy", image)
+    files = [request.path.parent, *(tmp_path / name for name in ("model.safetensors", "image.npy", "work"))]
+    command = [sys.executable, "-c", SCRIPT, *map(str, files), str(tmp_path / "labels.npy")]
+    made = []
+    for n_files in (3, 12):  # during inference, and later
+        process = subprocess.Popen(command)
+        while process.poll() is None and len(list(files[-1].glob("[!.]*"))) < n_files:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        made.append({path.name: path.stat().st_mtime_ns for path in files[-1].glob("found-*")})
+    assert made[0]
+    subprocess.run(command, check=True)
+    assert made[0].items() <= made[1].items()  # nothing was done twice
+    np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), whole.labels)
+
+
+def test_present_objects_are_what_rendering_gives(trained, image):
+    settings = trained._inference_settings(0)
+    windows = torch.from_numpy(prepare_image(image[None])[:, :96, :96]).unfold(1, 48, 48).unfold(2, 48, 48)
+    windows = windows.reshape(1, 4, 48, 48).transpose(0, 1).contiguous()
+    with torch.inference_mode():
+        posterior = trained.model_.infer(
+            windows, None, max_objects=settings.max_objects, overlap_threshold=0.9
+        ).posterior
+        expected = render(posterior).mixing_prob[posterior.presence > 0.5]
+        drawn = present_objects(posterior)
+    assert len(expected) > 8
+    assert (expected.sum(0) > 0.99).any()
+    found = torch.zeros(len(expected), 48 + 200, 48 + 200)
+    number = torch.arange(len(expected))[:, None, None]
+    found[number, drawn.row[:, :, None] + 100, drawn.column[:, None, :] + 100] = drawn.mixing_prob
+    torch.testing.assert_close(found[:, 100:148, 100:148], expected, atol=1e-6, rtol=1e-5)
+    assert found.sum() == pytest.approx(float(expected.sum()), rel=1e-5)
