@@ -15,6 +15,7 @@ from .demo import demo
 from .fit import fit
 from .info import info
 from .predict import predict
+from .report import report
 from .suggest import suggest
 from .tune import tune
 
@@ -52,5 +53,5 @@ def cellseg(ctx: click.Context, debug: bool) -> None:
         warnings.showwarning = print_warning
 
 
-for command in (predict, fit, info, demo, suggest, tune):
+for command in (predict, fit, info, demo, suggest, tune, report):
     cellseg.add_command(command)
