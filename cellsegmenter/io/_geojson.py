@@ -16,7 +16,7 @@ from ._stacks import LabelPlane, label_planes
 __all__ = ["write_geojson"]
 
 # Columns that say which object it is or where, which the polygon says already.
-NO_MEASUREMENTS = ("image", "label", "z", "t", "page", "bbox", "centroid")
+NO_MEASUREMENTS = ("image", "label", "z", "t", "page", "bbox", "centroid", "centroid_um")
 
 
 def write_geojson(

@@ -79,6 +79,7 @@ def _roi(outline: Outline, roifile: Any) -> Any:
     if len(outline.polygons) == 1 and len(outline.polygons[0]) == 1:
         roi = roifile.ImagejRoi.frompoints(outline.polygons[0][0].astype(np.int32))
         roi.roitype = roifile.ROI_TYPE.TRACED
+        roi.right, roi.bottom = roi.right - 1, roi.bottom - 1  # corners are edges here, not pixels
         return roi
     rings = [ring for rings in outline.polygons for ring in rings]
     path = np.concatenate([_path_of(ring) for ring in rings]).astype(np.float32)
