@@ -326,6 +326,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         stride: int | None = None,
         diameter: float | Literal["auto"] | None = None,
         random_state: Any = None,
+        work_folder: str | Path | None = None,
     ) -> ImageConsensus:
         """Sample the posterior of one image of any size, ready to be cut at any resolution.
 
@@ -336,11 +337,20 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
             Only this part, px; its intensities and its diameter count as those of the whole image.
         n_samples, stride, diameter, random_state : optional
             Instead of the estimator's own.
+        work_folder : str or Path, optional
+            Where everything that grows with the image is kept, instead of in memory.  The same call with the same
+            folder goes on where an earlier one was interrupted, even killed, and a further cut has nothing to
+            sample; the folder is for this image, model and parameters only.  Needs a ``random_state``.
 
         Returns
         -------
         ImageConsensus
             ``.cut(resolution)`` gives labels, confidence and the absolute resolution.
+
+        Raises
+        ------
+        WorkFolderError
+            If the folder holds something else.
         """
         self._check_fitted()
         view, interpretation = self._one_image(image)
@@ -348,7 +358,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         settings = self._inference_settings(self._seed(random_state), n_samples=n_samples, stride=stride)
         wanted = self.diameter if diameter is None else diameter
         place = None if region is None else check_region(region, view.shape)
-        return self._consensus_of(view, settings, wanted, self._ready_model(), place)
+        return self._consensus_of(view, settings, wanted, self._ready_model(), place, work_folder)
 
     def sweep(
         self,
@@ -712,6 +722,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         diameter: Any,
         device: torch.device,
         region: Region | None = None,
+        work_folder: str | Path | None = None,
     ) -> ImageConsensus:
         prepared, scale = self._prepared(view, diameter, region)
         if scale != 1.0:
@@ -726,6 +737,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
             min_size=self.min_size,
             n_jobs=self.n_jobs,
             device=device,
+            work_folder=work_folder,
         )
 
     def _ready_model(self) -> torch.device:

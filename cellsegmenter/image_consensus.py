@@ -9,8 +9,11 @@ from typing import Literal
 import numpy as np
 
 from cellsegmenter.consensus import AbsoluteResolution, Consensus, Method, Segmentation
+from cellsegmenter.store import Store
 
 __all__ = ["ImageConsensus"]
+
+_BAND = 512  # rows that are rescaled at a time
 
 
 class ImageConsensus:
@@ -70,24 +73,37 @@ class ImageConsensus:
         )
         if segmentation.labels.shape == self.image_shape:
             return segmentation
-        return _at_shape(segmentation, self.image_shape)
+        return _at_shape(segmentation, self.image_shape, self.graph.store)
 
 
-def _at_shape(segmentation: Segmentation, shape: tuple[int, int]) -> Segmentation:
+def _at_shape(segmentation: Segmentation, shape: tuple[int, int], store: Store) -> Segmentation:
     """The nearest label of each pixel of a larger or smaller image; objects that vanish are dropped."""
     rows, columns = (
         np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(np.int64)
         for old, new in zip(segmentation.labels.shape, shape, strict=True)
     )
-    labels = segmentation.labels[...][rows[:, None], columns[None, :]]
-    kept = np.unique(labels)
-    kept = kept[kept > 0]
-    number = np.zeros(len(segmentation) + 1, dtype=np.int32)
-    number[kept] = np.arange(1, len(kept) + 1)
+    labels = store.new_image("labels-at-shape", shape, np.int32)
+    foreground = store.new_image("foreground-at-shape", shape, np.float32)
+    seen = np.zeros(len(segmentation) + 1, dtype=bool)
+    for start in range(0, shape[0], _BAND):
+        band = rows[start : start + _BAND]
+        low, high = int(band[0]), int(band[-1]) + 1
+        of_band = segmentation.labels[low:high][(band - low)[:, None], columns[None, :]]
+        seen[of_band] = True
+        labels[start : start + _BAND] = of_band
+        prob = segmentation.foreground_prob[low:high]
+        foreground[start : start + _BAND] = prob[(band - low)[:, None], columns[None, :]]
+    seen[0] = False
+    kept = np.flatnonzero(seen)
+    if len(kept) < len(segmentation):
+        number = np.zeros(len(seen), dtype=np.int32)
+        number[kept] = np.arange(1, len(kept) + 1)
+        for start in range(0, shape[0], _BAND):
+            labels[start : start + _BAND] = number[labels[start : start + _BAND]]
     return replace(
         segmentation,
-        labels=number[labels],
+        labels=labels,
         confidence=segmentation.confidence[kept - 1],
         z_what=segmentation.z_what[kept - 1],
-        foreground_prob=segmentation.foreground_prob[...][rows[:, None], columns[None, :]],
+        foreground_prob=foreground,
     )

@@ -45,17 +45,15 @@ class Band(NamedTuple):
     labels: np.ndarray  # (rows, width) int: these objects alone
 
 
-def measure_objects(
-    labels: np.ndarray, image: Any, *, pixel_size: float | None = None
-) -> dict[str, np.ndarray]:
+def measure_objects(labels: Any, image: Any, *, pixel_size: float | None = None) -> dict[str, np.ndarray]:
     """Place, shape and intensity of each object, by scikit-image's `regionprops_table`.
 
     Parameters
     ----------
-    labels : ndarray (H, W) of int
+    labels : array-like (H, W) of int
         0 background, 1..n the objects.
     image : array-like (H, W) or (C, H, W)
-        The intensities; read band by band, so that a large image may stay on disk.
+        The intensities; both are read band by band, so that large images may stay on disk.
     pixel_size : float, optional
         µm per pixel, of square pixels.
 
@@ -100,18 +98,30 @@ def measure_objects(
     return table
 
 
-def _bands(labels: np.ndarray) -> Iterator[Band]:
+def _bands(labels: Any) -> Iterator[Band]:
     """The objects in groups by the row they begin in, each group cut out of the label image."""
-    boxes = ndimage.find_objects(labels)
-    first = np.array([box[0].start if box else -1 for box in boxes], dtype=np.int64)
-    last = np.array([box[0].stop if box else 0 for box in boxes], dtype=np.int64)
+    first, last = _extents(labels)
     for start in range(0, labels.shape[0], BAND):
         here = (first >= start) & (first < start + BAND)
         if here.any():
-            top, bottom = first[here].min(), last[here].max()
+            top, bottom = int(first[here].min()), int(last[here].max())
             belongs = np.concatenate([[False], here])
-            cut = labels[top:bottom]
-            yield Band(int(top), np.where(belongs[cut], cut, 0))
+            cut = np.asarray(labels[top:bottom])
+            yield Band(top, np.where(belongs[cut], cut, 0))
+
+
+def _extents(labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """First row of each label, -1 if it does not occur, and one past the last; found band by band."""
+    first, last = np.full(0, -1), np.zeros(0, dtype=np.int64)
+    for start in range(0, labels.shape[0], BAND):
+        boxes = ndimage.find_objects(np.asarray(labels[start : start + BAND]))
+        new = max(len(boxes) - len(first), 0)
+        first, last = np.append(first, np.full(new, -1)), np.append(last, np.zeros(new, dtype=np.int64))
+        for number, box in enumerate(boxes):
+            if box is not None:
+                first[number] = start + box[0].start if first[number] < 0 else first[number]
+                last[number] = start + box[0].stop
+    return first, last
 
 
 def _measure_band(band: Band, image: Any) -> dict[str, np.ndarray]:

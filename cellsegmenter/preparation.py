@@ -6,11 +6,16 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from skimage.transform import resize
+from scipy import sparse
 
 from cellsegmenter.normalize import ImageStatistics, image_statistics, normalize_image
+from cellsegmenter.validation import full_key
+from cellsegmenter.windows import reflect_index
 
-__all__ = ["PreparedImage", "Region", "check_region", "prepare_image"]
+__all__ = ["PreparedImage", "Region", "ScaledImage", "check_region", "prepare_image"]
+
+# Rescaled images of fewer pixels stay in memory, for training reads each of them many times.
+_IN_MEMORY = 2**22
 
 
 class Region(NamedTuple):
@@ -76,12 +81,12 @@ def prepare_image(
     intensity: Literal["log", "linear"] = "log",
     region: Region | None = None,
 ) -> PreparedImage:
-    """Normalise lazily; rescale, if at all, in memory.
+    """Normalise and rescale lazily; small images are rescaled at once.
 
     Parameters
     ----------
     image : array-like (C, H, W)
-        As `cellsegmenter.validation.check_images` gives it; stays lazy at scale 1.
+        As `cellsegmenter.validation.check_images` gives it; stays lazy.
     scale : float
         Working size over the image's own: 0.5 halves both sides.
     intensity : {"log", "linear"}
@@ -93,8 +98,68 @@ def prepare_image(
     source = image if region is None else image[(slice(None), *region.slices)]
     height, width = (int(n) for n in source.shape[-2:])
     if scale != 1.0:
-        target = (source.shape[0], max(1, round(height * scale)), max(1, round(width * scale)))
-        pixels = np.asarray(source)
-        source = resize(pixels, target, order=1, mode="reflect", anti_aliasing=scale < 1, preserve_range=True)
+        source = ScaledImage.of(source, (max(1, round(height * scale)), max(1, round(width * scale))))
+        if np.prod(source.shape[1:]) <= _IN_MEMORY:
+            source = source[...]
     statistics = image_statistics(source) if statistics is None else statistics
     return PreparedImage(source, statistics, intensity, (height, width))
+
+
+@dataclass(frozen=True)
+class ScaledImage:
+    """An image (C, H, W) at another size, computed where it is sliced; each pixel is the same in every slice.
+
+    Linear interpolation between pixel centres, with reflection at the edges; before making an image smaller, a
+    Gaussian takes out what the new pixels cannot show.  This is `skimage.transform.resize` with ``order=1``,
+    ``mode="reflect"`` and anti-aliasing, which needs the whole image at once.
+    """
+
+    source: Any  # array-like (C, H, W)
+    rows: sparse.csr_array  # (new height, height) weights of the old rows in each new one
+    columns: sparse.csr_array  # (new width, width)
+
+    dtype = np.dtype(np.float32)
+    ndim = 3
+
+    @classmethod
+    def of(cls, source: Any, new_shape: tuple[int, int]) -> ScaledImage:
+        """`source` at a size of (height, width)."""
+        height, width = (int(n) for n in source.shape[-2:])
+        return cls(source, _axis_weights(height, new_shape[0]), _axis_weights(width, new_shape[1]))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return int(self.source.shape[0]), self.rows.shape[0], self.columns.shape[0]
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        channels, wanted_rows, wanted_columns = full_key(key, self.ndim)
+        rows, first_row, end_row = _used(self.rows[wanted_rows])
+        columns, first_column, end_column = _used(self.columns[wanted_columns])
+        pixels = np.asarray(self.source[channels, first_row:end_row, first_column:end_column])
+        planes = [(columns @ (rows @ plane).T).T for plane in pixels.astype(np.float64)]
+        return np.stack(planes).astype(np.float32)
+
+
+def _used(weights: sparse.csr_array) -> tuple[sparse.csr_array, int, int]:
+    """Weights of the old pixels that occur in them, and which these are: first, and one past the last."""
+    first, end = int(weights.indices.min()), int(weights.indices.max()) + 1
+    return sparse.csr_array(weights[:, first:end]), first, end
+
+
+def _axis_weights(old: int, new: int) -> sparse.csr_array:
+    """(new, old) weights that take an axis from `old` to `new` pixels."""
+    factor = old / new
+    position = (np.arange(new) + 0.5) * factor - 0.5  # of the new pixels' centres among the old ones
+    left = np.floor(position).astype(np.int64)
+    sigma = max(0.0, (factor - 1) / 2)
+    radius = int(4 * sigma + 0.5)
+    offset = np.arange(-radius, radius + 1)
+    blur = np.exp(-0.5 * (offset / sigma) ** 2) if sigma > 0 else np.ones(1)
+    blur /= blur.sum()
+    index, weight = [], []
+    for side, share in ((left, 1 - (position - left)), (left + 1, position - left)):
+        index.append(reflect_index((side[:, None] + offset).ravel(), old))
+        weight.append((share[:, None] * blur).ravel())
+    row = np.repeat(np.arange(new), len(offset))
+    where = (np.concatenate([row, row]), np.concatenate(index))
+    return sparse.csr_array((np.concatenate(weight), where), shape=(new, old))

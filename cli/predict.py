@@ -8,6 +8,7 @@ import click
 
 from . import options
 from .batch import run_batch
+from .memory import Memory, memory
 from .models import load_model
 from .outputs import Kinds, check_outputs, check_packages, plan
 from .results import stack
@@ -88,8 +89,13 @@ cutting = options.as_one(
 @click.option("--dry-run", is_flag=True, help="Say how files are understood and what would be written.")
 @cutting
 @click.option(
-    "--jobs", "n_jobs", type=int, metavar="N", help="Processes for the consensus; -1 for one per core."
+    "--jobs",
+    "n_jobs",
+    type=int,
+    metavar="N",
+    help="Processes for sampling and consensus; -1 for one per core.",
 )
+@memory
 @options.reading
 @options.running
 def predict(
@@ -103,6 +109,7 @@ def predict(
     dry_run: bool,
     n_jobs: int | None,
     cutting: Cutting,
+    memory: Memory,
     reading: options.Reading,
     running: options.Running,
 ) -> None:
@@ -137,6 +144,7 @@ def predict(
         reading,
         running,
         model,
+        memory,
         skip_existing=skip_existing,
         keep_tables=table is not None,
     )

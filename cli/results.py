@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cellsegmenter import CellSegmenter
     from cellsegmenter.consensus import Segmentation
     from cellsegmenter.io import ImageStack
+    from cellsegmenter.store import Image
 
     Table = dict[str, np.ndarray]
 
@@ -24,8 +25,13 @@ class Result(NamedTuple):
     images: ImageStack
     level: int  # the resolution of the file that was read
     segmentations: list[Segmentation]  # of each plane
-    labels: np.ndarray  # the axes of the stack, if any, followed by (H, W)
+    labels: Image  # the axes of the stack, if any, followed by (H, W); of a large image on disk
     table: Table  # one row per object, planes one after the other
+
+    @property
+    def whole(self) -> np.ndarray:
+        """The labels in memory, for formats that cannot be written piece by piece."""
+        return self.labels[...]
 
     @property
     def axes(self) -> str:
@@ -53,7 +59,7 @@ def collect(
         n = len(columns["label"])
         position = images.position(i)
         tables.append({_column(axis): np.full(n, at) for axis, at in position.items()} | columns)
-    labels = segmentations[0].labels
+    labels: Image = segmentations[0].labels
     if images.axes:
         labels = np.stack([s.labels for s in segmentations]).reshape(*images.shape, *labels.shape)
     return Result(images, level, segmentations, labels, stack(tables))
@@ -116,24 +122,24 @@ def _overlay(path: Path, result: Result, metadata: dict[str, Any]) -> None:
 def _geojson(path: Path, result: Result, metadata: dict[str, Any]) -> None:
     from cellsegmenter import io
 
-    io.write_geojson(path, result.labels, result.table, axes=result.axes, position=result.position)
+    io.write_geojson(path, result.whole, result.table, axes=result.axes, position=result.position)
 
 
 def _rois(path: Path, result: Result, metadata: dict[str, Any]) -> None:
     from cellsegmenter import io
 
-    io.write_rois(path, result.labels, axes=result.axes, position=result.position)
+    io.write_rois(path, result.whole, axes=result.axes, position=result.position)
 
 
 def _ome_zarr(path: Path, result: Result, metadata: dict[str, Any]) -> None:
     from cellsegmenter import io
 
     if path.name.endswith(ENDINGS["ome-zarr"]):
-        io.write_ome_zarr(path, result.images, result.labels, result.table)
+        io.write_ome_zarr(path, result.images, result.whole, result.table)
     else:  # IMAGE/labels/cells
         io.add_ome_zarr_labels(
             path.parents[1],
-            result.labels,
+            result.whole,
             result.table,
             axes=result.axes,
             position=result.position,
@@ -172,6 +178,6 @@ WRITERS: dict[str, Callable[[Path, Result, dict[str, Any]], None]] = {
     "geojson": _geojson,
     "rois": _rois,
     "ome-zarr": _ome_zarr,
-    "foreground": _map(lambda segmentation: segmentation.foreground_prob),  # type: ignore[attr-defined]
+    "foreground": _map(lambda segmentation: segmentation.foreground_prob[...]),
     "confidence": _map(_confidence),
 }

@@ -10,6 +10,7 @@ import click
 
 from . import options, reporting
 from .manifest import differences, found, manifest, write_manifest
+from .memory import Memory
 from .models import channel_axis
 from .outputs import Job
 from .results import collect, describe, with_image, write_results
@@ -57,6 +58,7 @@ class Work:
         reading: options.Reading,
         running: options.Running,
         model: Path | None,
+        memory: Memory,
         *,
         skip_existing: bool,
         keep_tables: bool,
@@ -67,6 +69,7 @@ class Work:
         self.cutting = cutting
         self.reading = reading
         self.running = running
+        self.memory = memory
         self.skip_existing = skip_existing
         self.keep_tables = keep_tables
         self.tables: list[Table] = []
@@ -85,11 +88,14 @@ class Work:
         started = time.perf_counter()
         images = self._read(job)
         segmentations: list[Segmentation] = []
+        folders: list[Path | None] = []
         for i, image in enumerate(images):
             self.running.say(f"{job.image}: {image.interpretation}")
             plane_started = time.perf_counter()
             self.segmenter.set_params(channel_axis=channel_axis(image))
-            segmentations.append(self._cut(job, image.array))
+            samples = self.cutting.samples or self.segmenter.n_samples
+            folders.append(self.memory.folder(job, image.array, i, samples))
+            segmentations.append(self._cut(job, image.array, folders[i]))
             self.running.say(describe(segmentations[i], time.perf_counter() - plane_started))
         segmented = time.perf_counter()
         result = collect(images, self.reading.level, segmentations, self.segmenter)
@@ -97,6 +103,8 @@ class Work:
         written = time.perf_counter()
         seconds = {"segment": segmented - started, "measure_and_write": written - segmented}
         write_manifest(job.manifest, manifest(job, result, self._full_request(), seconds))
+        for folder in folders:
+            self.memory.release(folder)
         if self.keep_tables:
             self.tables.append(with_image(result.table, job.image.name))
         self.running.say("\n".join(f"  wrote {path}" for path in job.outputs))
@@ -131,7 +139,7 @@ class Work:
             )
         return True
 
-    def _cut(self, job: Job, pixels: Any) -> Segmentation:
+    def _cut(self, job: Job, pixels: Any, work_folder: Path | None) -> Segmentation:
         """Segment one plane."""
         from cellsegmenter.consensus import AbsoluteResolution, ResolutionError
 
@@ -139,6 +147,7 @@ class Work:
         consensus = self.segmenter.consensus(
             pixels,
             random_state=self.running.seed,
+            work_folder=work_folder,
             **options.given(n_samples=cutting.samples, stride=cutting.stride, diameter=cutting.diameter),
         )
         resolution = cutting.gamma if cutting.gamma_abs is None else AbsoluteResolution(cutting.gamma_abs)

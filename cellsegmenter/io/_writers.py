@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ OUTLINE_COLOURS = np.array(  # bright and apart from each other, also for most c
 
 def write_labels(
     path: str | Path,
-    labels: np.ndarray,
+    labels: Any,
     *,
     metadata: Mapping[str, Any] | None = None,
     axes: str = "YX",
@@ -41,8 +41,8 @@ def write_labels(
     Parameters
     ----------
     path : str or Path
-    labels : ndarray (H, W) of int, or with more axes a stack of label images
-        0 background, 1 .. n the objects.
+    labels : array-like (H, W) of int, or with more axes a stack of label images
+        0 background, 1 .. n the objects.  What is no ndarray but can be sliced is read piece by piece.
     metadata : mapping, optional
         Written as JSON to the ImageDescription tag.
     axes : str
@@ -57,6 +57,10 @@ def write_labels(
     ValueError
         If `labels` is not an array of integers from 0 with these axes.
     """
+    on_disk = hasattr(labels, "shape") and not isinstance(labels, np.ndarray)
+    if on_disk and axes == "YX" and max(labels.shape) > TILE:
+        _stream_tiff(path, labels, dict(metadata or {}), pixel_size)
+        return
     labels = np.asarray(labels)
     check_labels(labels, axes)
     fits = labels.max(initial=0) <= np.iinfo(np.uint16).max
@@ -89,7 +93,7 @@ def write_map(
     _write_tiff(path, values.astype(np.float32), {}, pixel_size)
 
 
-def confidence_map(labels: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+def confidence_map(labels: Any, confidence: np.ndarray) -> np.ndarray:
     """The confidence of the object that a pixel belongs to, 0 where there is none.
 
     Parameters
@@ -102,30 +106,61 @@ def confidence_map(labels: np.ndarray, confidence: np.ndarray) -> np.ndarray:
     -------
     ndarray (H, W) of float32
     """
-    return np.concatenate([[0], confidence]).astype(np.float32)[labels]
+    return np.concatenate([[0], confidence]).astype(np.float32)[np.asarray(labels)]
 
 
 def _write_tiff(
     path: str | Path, pixels: np.ndarray, metadata: dict[str, Any], pixel_size: float | None
 ) -> None:
     """One page for each plane, in tiles if large; beyond what TIFF can address, as BigTIFF."""
-    per_cm = None if pixel_size is None else (1e4 / pixel_size, 1e4 / pixel_size)
+    tile = (TILE, TILE) if max(pixels.shape[-2:]) > TILE else None
     with replacing(path) as temporary:
         tifffile.imwrite(
-            temporary,
-            pixels,
-            bigtiff=pixels.nbytes > BIG,
-            compression="zlib",
-            tile=(TILE, TILE) if max(pixels.shape[-2:]) > TILE else None,
-            photometric="minisblack",
-            resolution=per_cm,
-            resolutionunit=None if per_cm is None else "CENTIMETER",
-            description=json.dumps(metadata),
-            metadata=None,
+            temporary, pixels, bigtiff=pixels.nbytes > BIG, tile=tile, **_tiff_options(metadata, pixel_size)
         )
 
 
-def write_overlay(path: str | Path, image: Any, labels: np.ndarray) -> None:
+def _stream_tiff(path: str | Path, labels: Any, metadata: dict[str, Any], pixel_size: float | None) -> None:
+    """Label images that stay on disk, tile by tile."""
+    height, width = labels.shape
+    highest = 0
+    for row in range(0, height, TILE):
+        band = np.asarray(labels[row : row + TILE])
+        check_labels(band, "YX")
+        highest = max(highest, int(band.max()))
+    dtype = np.dtype(np.uint16 if highest <= np.iinfo(np.uint16).max else np.uint32)
+
+    def tiles() -> Iterator[np.ndarray]:
+        for row in range(0, height, TILE):
+            band = np.asarray(labels[row : row + TILE]).astype(dtype)
+            for column in range(0, width, TILE):
+                yield np.ascontiguousarray(band[:, column : column + TILE])
+
+    with replacing(path) as temporary:
+        tifffile.imwrite(
+            temporary,
+            tiles(),
+            shape=(height, width),
+            dtype=dtype,
+            bigtiff=height * width * dtype.itemsize > BIG,
+            tile=(TILE, TILE),
+            **_tiff_options(metadata, pixel_size),
+        )
+
+
+def _tiff_options(metadata: dict[str, Any], pixel_size: float | None) -> dict[str, Any]:
+    per_cm = None if pixel_size is None else (1e4 / pixel_size, 1e4 / pixel_size)
+    return {
+        "compression": "zlib",
+        "photometric": "minisblack",
+        "resolution": per_cm,
+        "resolutionunit": None if per_cm is None else "CENTIMETER",
+        "description": json.dumps(metadata),
+        "metadata": None,
+    }
+
+
+def write_overlay(path: str | Path, image: Any, labels: Any) -> None:
     """Write a PNG of the image with the objects' outlines in colour.
 
     Parameters
