@@ -12,6 +12,7 @@ import click
 
 from . import reporting
 from .demo import demo
+from .doctor import doctor
 from .fit import fit
 from .info import info
 from .predict import predict
@@ -53,5 +54,5 @@ def cellseg(ctx: click.Context, debug: bool) -> None:
         warnings.showwarning = print_warning
 
 
-for command in (predict, fit, info, demo, suggest, tune, report):
+for command in (predict, fit, info, demo, suggest, tune, report, doctor):
     cellseg.add_command(command)

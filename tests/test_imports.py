@@ -30,6 +30,7 @@ LAYERS = [
     {"learning", "segmenting", "suggest"},
     {"counting_picture", "html", "tuning", "report"},
     {"estimator"},
+    {"diagnosis"},
     {"cli"},
 ]
 STRANGERS = [{"training", "consensus"}]
