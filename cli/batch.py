@@ -31,7 +31,7 @@ def run_batch(jobs: Sequence[Job], work: Callable[[Job], None], running: Running
     if len(jobs) == 1:
         work(jobs[0])
         return
-    failed: dict[Job, str] = {}
+    failed: list[Job] = []
     bar = tqdm(jobs, unit="image", disable=True if running.quiet else None)  # None: only on a terminal
     for job in bar:
         try:
@@ -42,7 +42,7 @@ def run_batch(jobs: Sequence[Job], work: Callable[[Job], None], running: Running
                 reason = f"{type(error).__name__}: {reason}"
                 reporting.logger.error(traceback.format_exc())
             reporting.complain(reason if str(job.image) in reason else f"{job.image}: {reason}")
-            failed[job] = reason
+            failed.append(job)
     running.say(f"{len(jobs) - len(failed)} of {len(jobs)} images done")
     if failed:
         names = "\n".join(f"  {job.image}" for job in failed)

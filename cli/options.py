@@ -169,6 +169,7 @@ def given(**options: Any) -> dict[str, Any]:
 
 def say(message: str, quiet: bool) -> None:
     """Report, on the screen unless the user wants silence; see `cli.reporting` for the log file."""
-    reporting.logger.info(message)
+    for line in message.splitlines():
+        reporting.logger.info(line)
     if not quiet:
         reporting.echo(message)

@@ -169,6 +169,13 @@ def _confidence(segmentation: Segmentation) -> np.ndarray:
     return io.confidence_map(segmentation.labels, segmentation.confidence)
 
 
+def _foreground(segmentation: Segmentation) -> np.ndarray:
+    import numpy as np
+
+    # The probabilities of several objects, each rounded to a 255th, can add up to a little more than one.
+    return np.minimum(segmentation.foreground_prob[...], 1)
+
+
 WRITERS: dict[str, Callable[[Path, Result, dict[str, Any]], None]] = {
     "labels": _labels,
     "table": _table,
@@ -178,6 +185,6 @@ WRITERS: dict[str, Callable[[Path, Result, dict[str, Any]], None]] = {
     "geojson": _geojson,
     "rois": _rois,
     "ome-zarr": _ome_zarr,
-    "foreground": _map(lambda segmentation: segmentation.foreground_prob[...]),
+    "foreground": _map(_foreground),
     "confidence": _map(_confidence),
 }

@@ -65,6 +65,154 @@ def test_predict_writes_labels_table_and_overlay(image, tmp_path):
     assert f"{labels.max()} objects" in result.output
 
 
+def test_predict_saves_what_it_is_asked_for(image, tmp_path):
+    for package in ("roifile", "zarr", "anndata", "pyarrow"):
+        pytest.importorskip(package)
+    kinds = "table,parquet,anndata,overlay,geojson,rois,ome-zarr,maps"
+    result = run("predict", image, *FAST, "-o", tmp_path / "out", "--save", kinds, "--pixel-size", 0.5)
+    assert result.exit_code == 0, result.output
+    endings = [
+        "cells.csv",
+        "cells.geojson",
+        "cells.h5ad",
+        "cells.ome.zarr",
+        "cells.parquet",
+        "confidence.tif",
+    ]
+    endings += ["foreground.tif", "manifest.json", "overlay.png", "rois.zip"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"cells_{end}" for end in endings]
+    found = rows(tmp_path / "out" / "cells_cells.csv")
+    assert float(found[0]["area_um2"]) == float(found[0]["area"]) / 4
+    shapes = json.loads((tmp_path / "out" / "cells_cells.geojson").read_text())["features"]
+    assert [shape["properties"]["name"] for shape in shapes] == [row["label"] for row in found]
+    foreground = tifffile.imread(tmp_path / "out" / "cells_foreground.tif")
+    confidence = tifffile.imread(tmp_path / "out" / "cells_confidence.tif")
+    assert foreground.shape == confidence.shape == (128, 128)
+    assert 0 <= foreground.min() < foreground.max() <= 1
+    assert foreground[confidence > 0].mean() > foreground[confidence == 0].mean()
+    recorded = json.loads((tmp_path / "out" / "cells_manifest.json").read_text())
+    assert recorded["request"]["model_sha256"]
+    assert recorded["request"]["seed"] == 0
+    assert recorded["planes"][0]["objects"] == len(found)
+    assert 0 < recorded["planes"][0]["gamma_abs"] < 1
+    assert recorded["image"]["pixel_size_um"] == 0.5
+    assert set(recorded["outputs"]) == {*kinds.removesuffix(",maps").split(","), "foreground", "confidence"}
+
+
+def test_one_file_for_labels_and_the_table_in_another_form(image, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    result = run("predict", image, *FAST, "-o", tmp_path / "x.tif", "--table", tmp_path / "x.parquet")
+    assert result.exit_code == 0, result.output
+    assert parquet.read_table(tmp_path / "x.parquet").num_rows == tifffile.imread(tmp_path / "x.tif").max()
+    assert (tmp_path / "x_manifest.json").exists()
+
+
+def test_a_stack_is_segmented_plane_by_plane(tmp_path, nuclei):
+    roifile = pytest.importorskip("roifile")
+    path = tmp_path / "stack.tif"
+    planes = np.stack([nuclei[0], nuclei[0][::-1]])
+    tifffile.imwrite(path, planes, imagej=True, metadata={"axes": "ZYX"})
+    refused("predict", path, *FAST, saying="--z")
+    refused("predict", path, *FAST, "--z", "all", "--save", "overlay", saying="one plane", code=2)
+    result = run("predict", path, *FAST, "--z", "all", "--save", "labels,table,rois,confidence")
+    assert result.exit_code == 0, result.output
+    labels = tifffile.imread(tmp_path / "stack_labels.tif")
+    assert labels.shape == (2, 128, 128)
+    found = rows(tmp_path / "stack_cells.csv")
+    counts = [sum(row["z"] == str(z) for row in found) for z in (0, 1)]
+    assert counts == labels.max(axis=(1, 2)).tolist()
+    assert len(roifile.roiread(tmp_path / "stack_rois.zip")) == sum(counts)
+    assert tifffile.imread(tmp_path / "stack_confidence.tif").shape == labels.shape
+
+
+def test_labels_go_into_the_ome_zarr_they_belong_to(tmp_path, nuclei):
+    zarr = pytest.importorskip("zarr")
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w", zarr_format=2)
+    group.create_array("0", data=nuclei[0])
+    scale = [{"type": "scale", "scale": [0.5, 0.5]}]
+    axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "yx"]
+    datasets = [{"path": "0", "coordinateTransformations": scale}]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": datasets}]
+    options = ("-o", tmp_path / "out", "--save", "labels,ome-zarr")
+    for _ in range(2):  # the second replaces the first
+        result = run("predict", tmp_path / "x.zarr", *FAST, *options)
+        assert result.exit_code == 0, result.output
+    np.testing.assert_array_equal(
+        zarr.open_array(tmp_path / "x.zarr" / "labels" / "cells" / "0", mode="r")[...],
+        tifffile.imread(tmp_path / "out" / "x_labels.tif"),
+    )
+
+
+class TestBatch:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        """Two images without objects, and between them one that cannot be read."""
+        folder = tmp_path / "plate"
+        folder.mkdir()
+        for name in ("a.tif", "c.tif"):
+            tifffile.imwrite(folder / name, np.full((80, 80), 7, np.uint8))
+        (folder / "b.tif").write_text("no image")
+        return folder
+
+    def test_one_failure_does_not_end_the_others(self, folder, tmp_path):
+        log = tmp_path / "logs" / "run.log"
+        table = tmp_path / "all.csv"
+        result = run("predict", folder, *FAST, "-o", tmp_path / "out", "--table", table, "--log-file", log)
+        assert result.exit_code == 3
+        assert "b.tif is not a TIFF file" in result.output
+        assert "2 of 3 images done" in result.output
+        assert "1 of 3 images failed" in result.output
+        assert sorted(path.name for path in (tmp_path / "out").glob("*.tif")) == [
+            "a_labels.tif",
+            "c_labels.tif",
+        ]
+        assert table.read_text().startswith("image,label,")
+        written = log.read_text()
+        assert "ERROR" in written
+        assert "b.tif is not a TIFF file" in written
+        assert "2 of 3 images done" in written
+        run("predict", folder / "a.tif", *FAST, "-q", "--log-file", log)
+        assert log.read_text().startswith(written)
+        assert "a_labels.tif" in log.read_text().removeprefix(written)
+
+    def test_a_defect_of_ours_does_not_end_the_others(self, folder, tmp_path, monkeypatch):
+        def fail(*_, **__):
+            raise KeyError("surprise")
+
+        monkeypatch.setattr("cellsegmenter_cli.work.collect", fail)
+        result = run("predict", folder / "a.tif", folder / "c.tif", *FAST, "--log-file", tmp_path / "log")
+        assert result.exit_code == 3
+        assert "KeyError: 'surprise'" in result.output
+        assert "Traceback" in (tmp_path / "log").read_text()
+        assert "Traceback" not in result.output
+
+    def test_what_is_there_is_skipped(self, folder):
+        (folder / "b.tif").unlink()
+        assert run("predict", folder, *FAST).exit_code == 0
+        stamps = [path.stat().st_mtime_ns for path in sorted(folder.glob("*_labels.tif"))]
+        tifffile.imwrite(folder / "d.tif", np.full((80, 80), 7, np.uint8))
+        result = run("predict", folder, *FAST, "--skip-existing")
+        assert result.exit_code == 0, result.output
+        assert result.output.count(": skipped, its results are there") == 2
+        assert "made with another" not in result.output
+        now = [path.stat().st_mtime_ns for path in sorted(folder.glob("*_labels.tif"))]
+        assert now[:2] == stamps
+        assert len(now) == 3
+        result = run("predict", folder, *FAST, "--skip-existing", "--seed", 5)
+        assert "made with another seed" in result.output
+
+    def test_one_table_and_skipping_do_not_go_together(self, folder, tmp_path):
+        table = tmp_path / "all.csv"
+        refused("predict", folder, "--skip-existing", "--table", table, saying="--save table", code=2)
+
+    def test_a_dry_run_writes_nothing(self, folder, tmp_path):
+        result = run("predict", folder, "--dry-run", "-o", tmp_path / "out")
+        assert result.exit_code == 3
+        assert "80 × 80 px" in result.output
+        assert f"would write {tmp_path / 'out' / 'a_labels.tif'}" in result.output
+        assert not (tmp_path / "out").exists()
+
+
 def test_the_same_seed_gives_the_same_labels(image, tmp_path):
     for name in ("one.tif", "two.tif"):
         assert run("predict", image, *FAST, "--seed", 3, "-o", tmp_path / name, "-q").output == ""
@@ -119,6 +267,9 @@ def test_a_gamma_that_leaves_nothing_is_answered_with_one_that_fits(image):
         (("--gamma-abs", "1.5"), "range"),
         (("--method", "louvain"), "louvain"),
         (("--samples", "0"), "range"),
+        (("--save", "labels,pdf"), "'pdf' is nothing that can be saved"),
+        (("--pixel-size", "0"), "range"),
+        (("--z", "some"), "neither a whole number nor 'all'"),
     ],
 )
 def test_predict_refuses_options_that_make_no_sense(image, options, message):

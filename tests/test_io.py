@@ -3,7 +3,9 @@ import csv
 import errno
 import json
 import os
+import sys
 import tempfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,6 +81,121 @@ def test_imagej_stack(tmp_path):
     np.testing.assert_array_equal(image.array, STACK[3])
     assert image.pixel_size == pytest.approx(0.25)
     assert image.interpretation == "slice 3 of 4: 20 × 30 px, uint16, axes ZYX, 0.25 µm per px"
+
+
+def test_a_stack_is_taken_plane_by_plane(tmp_path):
+    path, pixels = (
+        tmp_path / "stack.ome.tif",
+        np.arange(2 * 3 * 2 * 5 * 6, dtype=np.uint16).reshape(2, 3, 2, 5, 6),
+    )
+    tifffile.imwrite(path, pixels, ome=True, metadata={"axes": "TZCYX"}, photometric="minisblack")
+    stack = io.read_images(path, z="all", t="all", channel=1)
+    assert (stack.axes, stack.shape, len(stack)) == ("TZ", (2, 3), 6)
+    for i, image in enumerate(stack):
+        np.testing.assert_array_equal(image.array, pixels.reshape(6, 2, 5, 6)[i, 1])
+    assert stack.position(4) == {"T": 1, "Z": 1}
+    assert stack[4].interpretation.startswith("time 1 of 2, slice 1 of 3, channel 1 of 2: ")
+    series = io.read_images(path, z=2, t="all", channel=0)
+    assert (series.axes, len(series), series.chosen) == ("T", 2, {"Z": 2, "C": 0})
+    np.testing.assert_array_equal(series[1].array, pixels[1, 2, 0])
+    with pytest.raises(IndexError):
+        series[2]
+    assert "choose the slice by z" in _refusal(path, t="all", channel=0)
+    assert "choose the time by t" in _refusal(path, z=0, channel=0)
+    assert io.read_images(path, z=0, t=0, axes="TZCYX")[0].axes == "CYX"
+
+
+def test_one_plane_is_a_stack_of_one(tmp_path):
+    np.save(tmp_path / "grey.npy", GREY)
+    stack = io.read_images(tmp_path / "grey.npy", z="all", t="all")
+    assert (stack.axes, stack.shape, len(stack), stack.position(0)) == ("", (), 1, {})
+    np.testing.assert_array_equal(stack[0].array, GREY)
+
+
+def test_pixels_that_are_not_square_have_no_size(tmp_path):
+    for height, expected in [(0.5, 0.5), (0.502, 0.5), (0.6, None)]:
+        metadata = {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": height}
+        tifffile.imwrite(tmp_path / "x.ome.tif", GREY, metadata=metadata)
+        assert io.read_image(tmp_path / "x.ome.tif").pixel_size == expected
+    tifffile.imwrite(tmp_path / "y.tif", GREY, imagej=True, resolution=(4, 2), metadata={"unit": "um"})
+    assert io.read_image(tmp_path / "y.tif").pixel_size is None
+    assert "0.3 µm per px" in io.read_image(tmp_path / "y.tif", pixel_size=0.3).interpretation
+
+
+def test_levels_of_a_pyramidal_tiff(tmp_path, everything_is_large):
+    pytest.importorskip("zarr")
+    path = tmp_path / "pyramid.ome.tif"
+    with tifffile.TiffWriter(path) as writer:
+        options = {"tile": (16, 16), "compression": "zlib"}
+        metadata = {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+        writer.write(GREY, subifds=1, metadata=metadata, **options)
+        writer.write(GREY[::2, ::2], subfiletype=1, **options)
+    for level, expected in enumerate((GREY, GREY[::2, ::2])):
+        image = io.read_image(path, level=level)
+        assert isinstance(image.array, _layout.Plane)
+        np.testing.assert_array_equal(np.asarray(image.array), expected)
+        assert image.pixel_size == 0.5 * 2**level
+    assert "levels go from 0 to 1 (--level)" in _refusal(path, level=2)
+
+
+def test_bigtiff(tmp_path):
+    tifffile.imwrite(tmp_path / "big.tif", GREY, bigtiff=True)
+    np.testing.assert_array_equal(io.read_image(tmp_path / "big.tif").array, GREY)
+
+
+def test_jpeg(tmp_path):
+    path = tmp_path / "photo.JPG"
+    imsave(path, np.full((20, 30), 77, np.uint8), check_contrast=False)
+    image = io.read_image(path)
+    assert (image.array.shape, image.axes) == ((20, 30), "YX")
+    assert abs(image.array.astype(int) - 77).max() <= 2
+    path.write_bytes(b"no image")
+    assert "not a JPEG file" in _refusal(path)
+
+
+class FakeBioImage:
+    """bioio's reader of a file with two scenes of two channels and three slices."""
+
+    scenes = ("A", "B")
+    resolution_levels = (0,)
+    channel_names = ("DNA", "actin")
+    dims = SimpleNamespace(order="TCZYX")
+    physical_pixel_sizes = SimpleNamespace(Z=1.0, Y=0.25, X=0.25)
+
+    def __init__(self, path):
+        if path.read_bytes() != b"CZI":
+            raise RuntimeError("no such format")
+        self.scene = 0
+
+    def set_scene(self, scene):
+        self.scene = scene
+
+    def set_resolution_level(self, level):
+        assert level == 0
+
+    @property
+    def dask_data(self):
+        return pytest.importorskip("dask.array").from_array(_scenes()[self.scene])
+
+
+def _scenes():
+    return np.arange(2 * 2 * 3 * 20 * 30).reshape(2, 1, 2, 3, 20, 30).astype(np.uint16)
+
+
+def test_files_of_microscopes(tmp_path, monkeypatch):
+    path = tmp_path / "plate.czi"
+    path.write_bytes(b"CZI")
+    monkeypatch.setitem(sys.modules, "bioio", None)
+    assert "pip install bioio" in _refusal(path)
+    monkeypatch.setitem(sys.modules, "bioio", SimpleNamespace(BioImage=FakeBioImage))
+    assert "several scenes (0: A, 1: B); choose one by page (--page)" in _refusal(path)
+    image = io.read_image(path, page=1, channel=1, z=2)
+    np.testing.assert_array_equal(image.array, _scenes()[1, 0, 1, 2])
+    assert image.pixel_size == 0.25
+    assert image.interpretation.startswith("channel 1 (actin) of 2, slice 2 of 3: ")
+    assert "no level 3" in _refusal(path, page=0, level=3)
+    path.write_bytes(b"?")
+    assert "cannot be read by bioio (no such format)" in _refusal(path)
 
 
 def test_ome_channels(tmp_path):
@@ -177,6 +294,31 @@ def test_ome_zarr(tmp_path):
     assert image.pixel_size == 0.5
     (path / ".zattrs").write_text("{}")
     assert "cannot be read as OME-Zarr" in _refusal(path)
+
+
+def test_levels_of_ome_zarr(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    path = tmp_path / "image.zarr"
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    steps = [[{"type": "scale", "scale": [scale, scale]}] for scale in (1.0, 2.0)]
+    for level in (0, 1):
+        group.create_array(str(level), data=GREY[:: level + 1, :: level + 1])
+    group.attrs["ome"] = {
+        "version": "0.5",
+        "omero": {"channels": [{"label": "DNA"}]},
+        "multiscales": [
+            {
+                "axes": [{"name": name, "type": "space", "unit": "nanometer"} for name in "yx"],
+                "datasets": [{"path": str(i), "coordinateTransformations": steps[i]} for i in (0, 1)],
+                "coordinateTransformations": [{"type": "scale", "scale": [250, 250]}],
+            }
+        ],
+    }
+    for level in (0, 1):
+        image = io.read_image(path, level=level)
+        np.testing.assert_array_equal(image.array, GREY[:: level + 1, :: level + 1])
+        assert image.pixel_size == pytest.approx(0.25 * (level + 1))
+    assert "levels go from 0 to 1 (--level)" in _refusal(path, level=2)
 
 
 def test_damaged_and_unsuitable_files(tmp_path):
@@ -310,16 +452,18 @@ def test_check_writable_heeds_permissions(tmp_path, monkeypatch):
 
 
 def test_expand_inputs(tmp_path):
-    for name in ("b.tif", "a.PNG", "a_labels.tif", ".hidden.tif", "notes.txt"):
+    results = ("a_overlay.png", "a_confidence.tif", "a_foreground.tif")
+    for name in ("b.tif", "a.PNG", "a_labels.tif", ".hidden.tif", "notes.txt", *results):
         (tmp_path / name).touch()
-    for name in ("deep", "c.ome.zarr"):
+    for name in ("deep", "c.ome.zarr", "a_cells.ome.zarr"):
         (tmp_path / name).mkdir()
     names = [path.name for path in io.expand_inputs([tmp_path / "b.tif", tmp_path])]
     assert names == ["b.tif", "a.PNG", "c.ome.zarr"]
-    assert io.expand_inputs([str(tmp_path / "*.tif")]) == [tmp_path / "a_labels.tif", tmp_path / "b.tif"]
+    assert io.expand_inputs([str(tmp_path / "*.tif")]) == [tmp_path / "b.tif"]
     for path, message in [
         (tmp_path / "deep", "without images"),
-        (tmp_path / "*.jpg", "matches no file"),
+        (tmp_path / "*.jpg", "matches no image"),
+        (tmp_path / "*_labels.tif", "matches no image"),
         (tmp_path / "x.tif", "does not exist"),
     ]:
         with pytest.raises(io.ImageFileError, match=message):

@@ -32,8 +32,8 @@ class ImageFileError(ValueError):
 def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:
     """The image files that files, folders and patterns such as ``plate/*.tif`` stand for.
 
-    A folder stands for its image files by name, without results of ours (``_labels.tif``, ``_overlay.png``,
-    ...) and without its subfolders; a ``.zarr`` folder is an image itself.
+    A folder stands for its image files by name, without its subfolders; a ``.zarr`` folder is an image itself.
+    Neither folders nor patterns stand for results of ours (``_labels.tif``, ``_overlay.png``, ...).
 
     Returns
     -------
@@ -51,8 +51,8 @@ def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:
             found = [file for file in sorted(path.iterdir()) if _is_input(file)]
             missing = f"{path} is a folder without images; looked for {', '.join(SUFFIXES)}"
         elif glob.has_magic(str(path)) and not path.exists():
-            found = [Path(name) for name in sorted(glob.glob(str(path)))]
-            missing = f"{path} matches no file"
+            found = [file for file in map(Path, sorted(glob.glob(str(path)))) if _is_input(file)]
+            missing = f"{path} matches no image; looked for {', '.join(SUFFIXES)}"
         else:
             found = [path] if path.exists() else []
             missing = f"{path} does not exist"

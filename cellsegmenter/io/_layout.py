@@ -251,7 +251,7 @@ def _load(plane: Plane) -> Any:
 def _describe(source: Source, chosen: dict[str, int], plane: Plane, grey_in_colour: bool) -> str:
     """How the file was understood, in words."""
     sizes, words = _sizes(source), []
-    for axis in (axis for axis in chosen if sizes[axis] > 1):
+    for axis in (axis for axis in source.axes if axis in chosen and sizes[axis] > 1):
         if axis == "C" and grey_in_colour:
             words.append("grey image saved in colour")
         elif axis == "C":
