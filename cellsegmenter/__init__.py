@@ -4,7 +4,8 @@ from importlib.metadata import version
 
 from cellsegmenter.consensus import AbsoluteResolution
 from cellsegmenter.estimator import CellSegmenter
+from cellsegmenter.pooling import ImagePooler
 from cellsegmenter.suggest import suggest_bounds
 
 __version__ = version("cellsegmenter")
-__all__ = ["AbsoluteResolution", "CellSegmenter", "__version__", "suggest_bounds"]
+__all__ = ["AbsoluteResolution", "CellSegmenter", "ImagePooler", "__version__", "suggest_bounds"]

@@ -133,9 +133,9 @@ def _model() -> Finding:
         remedy = "install the package again: pip install --force-reinstall cellsegmenter"
         return Finding("model", "built-in model", f"{type(error).__name__}: {error}", False, remedy)
     precision = average_precision(annotation, found)
+    seconds, annotated = time.perf_counter() - started, np.count_nonzero(np.unique(annotation))
     value = (
-        f"{found.max()} nuclei in {time.perf_counter() - started:.1f} s, {np.count_nonzero(np.unique(annotation))} annotated, "
-        f"average precision {precision:.2f}"
+        f"{found.max()} nuclei in {seconds:.1f} s, {annotated} annotated, average precision {precision:.2f}"
     )
     works = precision >= _LEAST_PRECISION
     return Finding(

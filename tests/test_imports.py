@@ -30,7 +30,7 @@ LAYERS = [
     {"learning", "segmenting", "suggest"},
     {"counting_picture", "html", "tuning", "report"},
     {"estimator"},
-    {"diagnosis"},
+    {"diagnosis", "pooling"},
     {"cli"},
 ]
 STRANGERS = [{"training", "consensus"}]
