@@ -30,6 +30,7 @@ class Job(NamedTuple):
     """One image file, and the files that its results go to."""
 
     image: Path
+    name: str  # of the image in tables: without folders, if no other image has the same
     files: dict[str, Path]  # by kind of result
     manifest: Path
 
@@ -65,6 +66,7 @@ def plan(
 ) -> list[Job]:
     """Give each image its output files; without `output` they go beside the image."""
     several = len(images) > 1
+    names = [image.name for image in images]
     jobs = []
     for image in images:
         labels = place(image, output or image.parent, ENDINGS["labels"], several)
@@ -77,7 +79,8 @@ def plan(
             files["ome-zarr"] = image / "labels" / "cells"
         if overlay is not None:
             files["overlay"] = place(image, overlay, ENDINGS["overlay"], several)
-        jobs.append(Job(image, files, base.with_name(f"{base.name}_manifest.json")))
+        name = image.name if names.count(image.name) == 1 else str(image)
+        jobs.append(Job(image, name, files, base.with_name(f"{base.name}_manifest.json")))
     return jobs
 
 

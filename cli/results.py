@@ -135,11 +135,11 @@ def _ome_zarr(path: Path, result: Result, metadata: dict[str, Any]) -> None:
     from cellsegmenter import io
 
     if path.name.endswith(ENDINGS["ome-zarr"]):
-        io.write_ome_zarr(path, result.images, result.whole, result.table)
+        io.write_ome_zarr(path, result.images, result.labels, result.table)
     else:  # IMAGE/labels/cells
         io.add_ome_zarr_labels(
             path.parents[1],
-            result.whole,
+            result.labels,
             result.table,
             axes=result.axes,
             position=result.position,

@@ -106,7 +106,7 @@ class Work:
         for folder in folders:
             self.memory.release(folder)
         if self.keep_tables:
-            self.tables.append(with_image(result.table, job.image.name))
+            self.tables.append(with_image(result.table, job.name))
         self.running.say("\n".join(f"  wrote {path}" for path in job.outputs))
 
     def preview(self, job: Job) -> None:
@@ -163,7 +163,7 @@ class Work:
     def _metadata(self, job: Job, segmentations: list[Segmentation]) -> dict[str, Any]:
         """What the label image says of itself."""
         first = found(segmentations[0]) if len(segmentations) == 1 else {}
-        return {"image": job.image.name, "model": self.segmenter.card_["name"], **first}
+        return {"image": job.name, "model": self.segmenter.card_["name"], **first}
 
     def _full_request(self) -> dict[str, Any]:
         """What was asked for, with the model's own values for what was not."""

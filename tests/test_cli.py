@@ -388,6 +388,10 @@ class TestOutputs:
         assert job.files["geojson"] == Path("out/x_cells.geojson")
         assert job.manifest == Path("out/x_manifest.json")
 
+    def test_images_of_one_name_are_told_apart_in_tables(self):
+        jobs = plan([Path("a/x.tif"), Path("b/x.tif"), Path("b/y.tif")], None)
+        assert [job.name for job in jobs] == [str(Path("a/x.tif")), str(Path("b/x.tif")), "y.tif"]
+
     def test_labels_of_ome_zarr_go_under_their_image(self):
         [job] = plan([Path("a/b.ome.zarr")], Path("out"), ("table", "ome-zarr"))
         assert job.files == {"table": Path("out/b_cells.csv"), "ome-zarr": Path("a/b.ome.zarr/labels/cells")}

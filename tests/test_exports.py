@@ -252,7 +252,7 @@ class TestOmeZarr:
             io.write_ome_zarr(tmp_path / "x.zarr", images, DRAWN)
 
     @pytest.mark.parametrize("zarr_format", [2, 3])
-    def test_labels_go_under_the_group_of_their_image(self, tmp_path, zarr_format):
+    def test_labels_go_under_the_group_of_their_image(self, tmp_path, zarr_format, monkeypatch):
         path = tmp_path / "image.zarr"
         root = self.zarr.open_group(path, mode="w", zarr_format=zarr_format)
         root.create_array("full", data=np.zeros((1, 5, 8, 14), np.uint8))
@@ -268,7 +268,9 @@ class TestOmeZarr:
         ome = {"multiscales": [multiscale]}
         root.attrs.update(ome if zarr_format == 2 else {"ome": {"version": "0.5", **ome}})
         before = sorted(file.read_bytes() for file in (path / "full").rglob("*") if file.is_file())
-        written = io.add_ome_zarr_labels(path, DRAWN, table_of(DRAWN), position={"Z": 3}, level=1)
+        monkeypatch.setattr(_zarr_writer, "CHUNK", 2)
+        lazy = root.create_array("elsewhere", data=DRAWN)  # labels that stay on disk
+        written = io.add_ome_zarr_labels(path, lazy, table_of(DRAWN), position={"Z": 3}, level=1)
         io.add_ome_zarr_labels(path, DRAWN, position={"Z": 3}, level=1)  # again
         assert written == path / "labels" / "cells"
         root = self.zarr.open_group(path, mode="r")
@@ -286,7 +288,9 @@ class TestOmeZarr:
         ]
         assert before == sorted(file.read_bytes() for file in (path / "full").rglob("*") if file.is_file())
 
-    def test_what_is_no_image_is_refused(self, tmp_path):
+    def test_what_is_no_image_or_no_labels_is_refused(self, tmp_path):
+        with pytest.raises(ValueError, match="Y and X come last"):
+            io.add_ome_zarr_labels(tmp_path / "x.zarr", DRAWN[None])
         self.zarr.open_group(tmp_path / "x.zarr", mode="w", zarr_format=2)
         with pytest.raises(io.ImageFileError, match="cannot be read as OME-Zarr"):
             io.add_ome_zarr_labels(tmp_path / "x.zarr", DRAWN)

@@ -30,10 +30,30 @@ class Grid(NamedTuple):
     origin: list[float]  # of the first pixel, units
 
 
+class Arranged(NamedTuple):
+    """Labels in the order of an image's axes, read band by band."""
+
+    labels: Any  # array-like, its last two axes being rows and columns
+    order: list[int]  # of its axes
+    missing: tuple[int, ...]  # axes that it lacks, of size 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        sizes = [int(self.labels.shape[axis]) for axis in self.order]
+        for axis in self.missing:
+            sizes.insert(axis, 1)
+        return tuple(sizes)
+
+    def rows(self, band: slice) -> np.ndarray:
+        pixels = np.asarray(self.labels[..., band, :])
+        check_labels(pixels, "." * (pixels.ndim - 2) + "YX")
+        return np.expand_dims(pixels.transpose(self.order), self.missing)
+
+
 def write_ome_zarr(
     path: str | Path,
     images: ImageStack,
-    labels: np.ndarray,
+    labels: Any,
     table: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an image and its labels as OME-Zarr (NGFF 0.4, in zarr's format 2, which all viewers read).
@@ -44,7 +64,8 @@ def write_ome_zarr(
         Ends in ``.zarr``; an older one is replaced.
     images : ImageStack
         As `read_images` gives it; copied band by band.
-    labels : ndarray, the axes of the stack followed by (H, W)
+    labels : array-like, the axes of the stack followed by (H, W)
+        Copied band by band, too.
     table : mapping from names to columns, optional
         Its areas and confidences are written as properties of the labels.
 
@@ -73,12 +94,13 @@ def write_ome_zarr(
         name = Path(path).name.partition(".")[0]
         root.attrs.update({"multiscales": [_multiscale(name, grid, n_levels, "0.4")]})
         label_grid = _grid(images.axes + "YX", first.pixel_size)
-        _write_labels(zarr, root, labels, label_grid, table, "0.4")
+        in_order = Arranged(labels, list(range(len(labels.shape))), ())
+        _write_labels(zarr, root, in_order, label_grid, table, "0.4")
 
 
 def add_ome_zarr_labels(
     path: str | Path,
-    labels: np.ndarray,
+    labels: Any,
     table: Mapping[str, Any] | None = None,
     *,
     axes: str = "YX",
@@ -91,8 +113,8 @@ def add_ome_zarr_labels(
     ----------
     path : str or Path
         Of the image's group, NGFF 0.4 or 0.5, whose version the labels take.
-    labels : ndarray (..., H, W)
-        0 background.
+    labels : array-like (..., H, W)
+        0 background; read band by band, so that it may stay on disk.
     table : mapping from names to columns, optional
         Its areas and confidences are written as properties of the labels.
     axes : str
@@ -115,7 +137,8 @@ def add_ome_zarr_labels(
         If labels and axes do not agree.
     """
     zarr = _zarr(path)
-    check_labels(labels, axes)
+    if len(labels.shape) != len(axes) or not axes.endswith("YX"):
+        raise ValueError(f"labels of shape {labels.shape} do not have the axes {axes!r}; Y and X come last")
     try:
         attributes = ome_attributes(Path(path))
         multiscale = attributes["multiscales"][0]
@@ -123,12 +146,12 @@ def add_ome_zarr_labels(
     except (OSError, KeyError, IndexError, ValueError) as error:
         raise ImageFileError(f"{path} cannot be read as OME-Zarr ({error!r}); export it again") from error
     names = [axis["name"].upper() for axis in grid.axes]
-    order = [axes.index(name) if name in axes else -1 for name in names]
-    full = np.transpose(labels, [axis for axis in order if axis >= 0])
-    full = full[tuple(None if axis < 0 else slice(None) for axis in order)]
+    order = [axes.index(name) for name in names if name in axes]
+    missing = tuple(i for i, name in enumerate(names) if name not in axes)  # axes of a single position here
     version = "0.5" if (Path(path) / "zarr.json").exists() else "0.4"
     root = zarr.open_group(path, mode="r+")
-    _write_labels(zarr, root, full, grid, table, version)
+    arranged = Arranged(labels, order, missing)
+    _write_labels(zarr, root, arranged, grid, table, version)
     return Path(path) / "labels" / LABELS_NAME
 
 
@@ -173,17 +196,19 @@ def _grid_of_level(multiscale: dict[str, Any], level: int, position: Mapping[str
 
 
 def _write_labels(
-    zarr: Any, root: Any, labels: np.ndarray, grid: Grid, table: Mapping[str, Any] | None, version: str
+    zarr: Any, root: Any, labels: Arranged, grid: Grid, table: Mapping[str, Any] | None, version: str
 ) -> None:
     """The group ``labels/cells`` of an image's group, written beside its place and then moved there."""
     parent = root.require_group("labels")
     folder = Path(str(root.store.root)) / "labels" / LABELS_NAME
     with replacing_folder(folder) as temporary:
         group = zarr.open_group(temporary, mode="w", zarr_format=root.metadata.zarr_format)
-        fits = labels.max(initial=0) <= np.iinfo(np.uint16).max
-        full = _array(group, "0", labels.shape, np.dtype(np.uint16 if fits else np.uint32))
-        for rows in _bands(labels.shape[-2]):
-            full[..., rows, :] = labels[..., rows, :]
+        shape = labels.shape
+        highest = max((int(labels.rows(band).max(initial=0)) for band in _bands(shape[-2])), default=0)
+        fits = highest <= np.iinfo(np.uint16).max
+        full = _array(group, "0", shape, np.dtype(np.uint16 if fits else np.uint32))
+        for band in _bands(shape[-2]):
+            full[..., band, :] = labels.rows(band)
         n_levels = _add_levels(group, lambda pixels: pixels[..., ::2, ::2])
         description: dict[str, Any] = {"version": version, "source": {"image": "../../"}}
         if table is not None:
