@@ -9,6 +9,7 @@ from reference import greedy_suppression, mean_in_box, overlap_of_two, random_bo
 
 from cellsegmenter.model.boxes import BoxCode, intersection_over_minimum, intersection_over_union
 from cellsegmenter.model.nms import non_maximum_suppression, select_best
+from cellsegmenter.model.proposals import shared_coins
 from cellsegmenter.model.residual import box_mean, residual_rank
 from cellsegmenter.types import Boxes
 
@@ -65,6 +66,20 @@ def test_boxes_start_in_the_middle_of_their_cell_with_the_initial_side():
     np.testing.assert_allclose(boxes.y.detach(), [[4, 4, 12, 12]], rtol=1e-5)
     np.testing.assert_allclose(boxes.width.detach(), 10, rtol=1e-5)
     np.testing.assert_allclose(boxes.height.detach(), 10, rtol=1e-5)
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_cells_that_draw_the_same_box_share_the_coin_of_the_most_probable(seed):
+    boxes = random_boxes((2, 12), 32, seed)
+    prob, uniform = torch.rand(2, 2, 12, generator=torch.Generator().manual_seed(seed))
+    coins = shared_coins(uniform, prob, boxes)
+    likeness = intersection_over_union(boxes, boxes)
+    for window in range(len(prob)):
+        for cell in range(12):
+            twins = [j for j in range(12) if likeness[window, cell, j] > 0.5]
+            leader = max(twins, key=lambda j: float(prob[window, j]))
+            assert coins[window, cell] == uniform[window, leader]
 
 
 def test_take_follows_each_windows_own_index():

@@ -29,7 +29,14 @@ from cellsegmenter.training.constraints import (
 from cellsegmenter.training.kl import gaussian_divergence, grid_divergence, latent_divergence
 from cellsegmenter.training.noise_scale import estimate_noise_scale
 from cellsegmenter.training.objective import overlap_penalty
-from cellsegmenter.training.presence import box_loss, mask_boxes, presence_loss, presence_target
+from cellsegmenter.training.presence import (
+    Rivals,
+    box_loss,
+    find_rivals,
+    mask_boxes,
+    presence_loss,
+    presence_target,
+)
 from cellsegmenter.training.reconstruction import background_error, leave_one_out_gains, reconstruction_error
 from cellsegmenter.types import Boxes, Gaussian, Selection, WindowPosterior
 
@@ -215,8 +222,10 @@ def test_the_signed_value_pushes_up_below_the_bound_and_down_above_it():
 
 
 def adapted(value: float, steps: int, *, enabled: bool = True) -> list[float]:
-    """The penalty after each step of its own descent, Q held at `value`, bounds [1, 2]."""
+    """The penalty after each step of its own descent from 1, Q held at `value`, bounds [1, 2]."""
     constraints = PosteriorConstraints({"area": (1.0, 2.0)}, enabled=enabled)
+    with torch.no_grad():
+        constraints.log_penalty.zero_()
     optimizer = torch.optim.Adam(constraints.parameters(), lr=0.1)
     penalties = []
     for _ in range(steps):
@@ -245,6 +254,10 @@ def test_the_penalty_range_is_the_papers():
     assert PENALTY_RANGE == (0.1, 10.0)
 
 
+def test_bounds_cost_least_until_they_are_violated():
+    assert PosteriorConstraints(BOUNDS).penalty("density") == pytest.approx(PENALTY_RANGE[0])
+
+
 def test_penalties_do_not_train_the_network_and_the_network_not_the_penalties():
     constraints = PosteriorConstraints(BOUNDS)
     values = {name: torch.tensor(0.9, requires_grad=True) for name in BOUNDS}
@@ -269,25 +282,49 @@ def test_the_target_is_the_logistic_of_gain_and_prior():
 
 
 def test_presence_loss_pulls_each_kind_of_cell_its_own_way():
-    """Cells: 0 and 1 picked, 2 an invalid slot's, 3 idle, 4 covered by an object, 5 suppressed by none that is on."""
-    logit = torch.zeros(1, 6, requires_grad=True)
-    suppressed = torch.tensor([[False, False, True, False, True, True]])
+    """Picked on and off, an invalid slot's, idle, covered, suppressed by none that is on, two twins of the picks."""
+    logit = torch.zeros(1, 8, requires_grad=True)
+    suppressed = torch.tensor([[False, False, True, False, True, True, True, True]])
     selection = Selection(torch.tensor([[0, 1, 2]]), torch.tensor([[True, True, False]]), suppressed)
-    covered = torch.tensor([[False, False, False, False, True, False]])
-    presence_loss(logit, selection, covered, torch.tensor([[1.0, 0.0, 1.0]])).backward()
+    rivals = Rivals(
+        twin=torch.tensor([[0, 1, 0, 0, 0, 0, 0, 1]]),
+        alike=torch.tensor([[False] * 6 + [True] * 2]),
+        covered=torch.tensor([[False] * 4 + [True] + [False] * 3]),
+    )
+    presence_loss(logit, selection, rivals, torch.tensor([[1.0, 0.0, 1.0]])).backward()
     gradient = logit.grad[0]
     np.testing.assert_allclose(gradient[:2], [-0.5, 0.5])
     assert gradient[2] == 0
     assert 0 < gradient[3] < 0.5
     assert 0 < gradient[4] < 0.5
     assert gradient[5] == 0
+    assert -0.5 < gradient[6] < 0, "on with its twin"
+    assert 0 < gradient[7] < 0.5, "off with its twin"
+
+
+def test_rivals_are_twins_if_they_draw_the_same_box_and_covered_if_another():
+    posterior, _ = duplicate_scene()  # slots 0 and 2 on, 1 an off copy of 0
+    slot = [side[0, 0] for side in posterior.boxes]
+    boxes = Boxes(*(side.repeat(16)[None].clone() for side in slot))
+    boxes.x[0, 1] += 0.6 * slot[2]  # overlaps the object, another box
+    boxes.x[0, 2:] += 100
+    suppressed = torch.zeros(1, 16).bool()
+    suppressed[0, :3] = True
+    selection = Selection(posterior.grid_index, torch.tensor([[True, False, True]]), suppressed)
+    overlap = intersection_over_minimum(boxes, posterior.boxes)
+    rivals = find_rivals(boxes, posterior, selection, overlap, threshold=0.3)
+    assert rivals.alike[0, 0]
+    assert rivals.twin[0, 0] == 0
+    assert rivals.covered[0].tolist() == [False, True] + [False] * 14
+    assert rivals.alike[0].sum() == 1
 
 
 def test_presence_loss_is_least_at_the_target():
     target = torch.tensor([[0.8, 0.3]])
     selection = Selection(torch.tensor([[1, 0]]), torch.ones(1, 2).bool(), torch.zeros(1, 2).bool())
     logit = torch.logit(target).flip(1).requires_grad_()
-    presence_loss(logit, selection, torch.zeros(1, 2).bool(), target).backward()
+    nothing = torch.zeros(1, 2).bool()
+    presence_loss(logit, selection, Rivals(nothing.long(), nothing, nothing), target).backward()
     np.testing.assert_allclose(logit.grad, 0, atol=1e-6)
 
 

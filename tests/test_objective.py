@@ -93,7 +93,7 @@ def test_cells_that_an_object_covers_are_pulled_off_and_others_of_the_suppressed
     logit = torch.zeros(1, 16, requires_grad=True)
     inference = scene_inference(posterior, logit)
     x, y = inference.grid_boxes.x.clone(), inference.grid_boxes.y.clone()
-    x[0, 9], y[0, 9] = 13.0, 13.0  # on top of the object
+    x[0, 9], y[0, 9] = 15.0, 13.0  # overlaps the object, but is another box
     suppressed = inference.selection.suppressed.clone()
     suppressed[0, [0, 9]] = True
     inference = inference._replace(

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 from cellsegmenter.types import Boxes
 
-__all__ = ["BoxCode", "intersection", "intersection_over_minimum", "intersection_over_union"]
+__all__ = ["SAME_BOX", "BoxCode", "intersection", "intersection_over_minimum", "intersection_over_union"]
+
+# Boxes of an intersection over union above this state the same object.
+SAME_BOX = 0.5
 
 
 class BoxCode(nn.Module):

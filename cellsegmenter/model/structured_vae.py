@@ -14,7 +14,7 @@ from cellsegmenter.model.config import ModelConfig
 from cellsegmenter.model.device import autocast_for
 from cellsegmenter.model.dpp import DeterminantalPointProcess
 from cellsegmenter.model.nms import select_best
-from cellsegmenter.model.proposals import ProposalHead
+from cellsegmenter.model.proposals import ProposalHead, shared_coins
 from cellsegmenter.model.residual import residual_rank
 from cellsegmenter.model.spatial_transformer import crop
 from cellsegmenter.model.unet import UNet, UNetFeatures
@@ -151,7 +151,8 @@ class StructuredVAE(nn.Module):
             # power hints at the best few.
             prob = (1 - exploration.warmup) * prob + exploration.warmup * rank**10
             score = (1 - exploration.rank_score) * score + exploration.rank_score * rank
-        grid_presence = (prob.detach() > (0.5 if noise is None else noise.presence)).float()
+        coin = 0.5 if noise is None else shared_coins(noise.presence, prob.detach(), grid_boxes)
+        grid_presence = (prob.detach() > coin).float()
 
         overlap = intersection_over_minimum(grid_boxes, grid_boxes).detach()
         selection = select_best(grid_presence + score, overlap, overlap_threshold, max_objects)  # Eq. 10

@@ -11,6 +11,7 @@ the bounds (v < 0) and decay inside.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -54,7 +55,9 @@ class PosteriorConstraints(nn.Module):
         self.names = tuple(bounds)
         self.bounds = {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
         self.enabled = enabled
-        self.log_penalty = nn.Parameter(torch.zeros(len(self.names)))
+        # From the lower clamp: a bound costs nothing before it is violated.  From 1, as published, what one more object
+        # costs switches the first ones off, and a short run does not get over it.
+        self.log_penalty = nn.Parameter(torch.full((len(self.names),), math.log(PENALTY_RANGE[0])))
 
     def penalty(self, name: str) -> Tensor:
         """lambda of this constraint, without gradient; zero when SAPR is disabled."""

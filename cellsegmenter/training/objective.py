@@ -26,15 +26,18 @@ from cellsegmenter.model.rendering import Composite, composite
 from cellsegmenter.model.structured_vae import Inference, StructuredVAE
 from cellsegmenter.training.constraints import PosteriorConstraints
 from cellsegmenter.training.kl import grid_divergence, latent_divergence, object_divergence
-from cellsegmenter.training.presence import box_loss, presence_loss, presence_target
+from cellsegmenter.training.presence import box_loss, find_rivals, presence_loss, presence_target
 from cellsegmenter.training.reconstruction import background_error, leave_one_out_gains, reconstruction_error
 from cellsegmenter.types import WindowPosterior
 
 __all__ = ["Objective", "ObjectiveSettings", "overlap_penalty"]
 
 
-# Neighbouring residuals are far from independent: one observation in this many px².
-_CORRELATION_AREA = 25.0
+# What a typical object of the data is worth against its absence, in nats.  With the charge for its codes and
+# the prior's odds, 5 to 9 nats together, objects of a fifth of the typical gain are at even odds.
+_TYPICAL_EVIDENCE = 40.0
+# Weight of a new batch in the running moments of gains and divergences.
+_MOMENT_RATE = 0.05
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,14 @@ class Objective(nn.Module):
     """
 
     grid_normalizer: Tensor
+    gain_moments: Tensor
 
     def __init__(self, constraints: PosteriorConstraints, settings: ObjectiveSettings) -> None:
         super().__init__()
         self.constraints = constraints
         self.settings = settings
         self.register_buffer("grid_normalizer", torch.tensor(1.0))
+        self.register_buffer("gain_moments", torch.zeros(2))  # running sums of g and g² of present objects
 
     def forward(self, model: StructuredVAE, image: Tensor, inference: Inference) -> Terms:
         """All terms for windows (B, C, H, W) and a posterior sample of them."""
@@ -159,23 +164,37 @@ class Objective(nn.Module):
                 self.constraints.weight("density", values["density"]) / posterior.presence.shape[1]
                 + self.constraints.weight("area", values["area"]) * (masks + boxes) / 2
             )
-            # With sigma at its maximum likelihood the evidence is -(N / 2) log L_rec for N independent residuals,
-            # so one object is worth (N / 2) g_k / L_rec: what counts is the share of the present error that it
-            # explains.  With sigma fixed, what asks for a second object on one data set misses the small ones
-            # on another, as the error that remains in the end differs with the data.  The constraints' costs are
-            # in the same shares: lambda = 10 outweighs any object, lambda = 0.1 hardly one.
-            observations = model.config.window_size**2 / _CORRELATION_AREA
-            share = gain / values["reconstruction"].clamp_min(1e-6)
+            # How much evidence a gain is depends on how many independent residuals a window has, which nobody
+            # knows: with one to the pixel everything that draws anything is an object, and as a share of the
+            # error that remains, what asks for a second box per digit on one background misses small digits on
+            # another, whose pattern the background never learns.  But objects of one kind are of one order, and
+            # what is none falls below: false boxes gain a quarter of the typical object on both.
+            share = gain / self._typical_gain(gain, posterior.presence)
             prior_logit = model.presence_prior.conditional_log_odds(
                 posterior.grid_index, posterior.presence, model.config.grid_shape
             )
             # An object brings its own codes, whose divergence Eq. 12 charges.  Without that charge a box over
             # nothing, whose gain is zero, comes on with the prior's odds, which then learns that from it.
-            gain_logit = observations / 2 * (share - cost) - object_divergence(posterior)
+            gain_logit = _TYPICAL_EVIDENCE * (share - cost) - object_divergence(posterior)
             target = presence_target(gain_logit, prior_logit)
-            on = (posterior.presence > 0.5).unsqueeze(1)
-            covered = ((overlap > settings.overlap_threshold) & on).any(-1) & selection.suppressed
-        return presence_loss(inference.proposals.presence_logit, selection, covered, target)
+            rivals = find_rivals(
+                inference.grid_boxes, posterior, selection, overlap, settings.overlap_threshold
+            )
+        return presence_loss(inference.proposals.presence_logit, selection, rivals, target)
+
+    def _typical_gain(self, gain: Tensor, presence: Tensor) -> Tensor:
+        """Running mean of the gains of present objects, each weighted by itself, a scalar.
+
+        Weighted so that small false objects hardly move it: with the plain mean, more of them would make all of
+        them cheaper.
+        """
+        present = gain.clamp_min(0) * presence
+        moments = torch.stack([present.sum(), present.square().sum()])
+        if self.training:
+            self.gain_moments.lerp_(moments, _MOMENT_RATE)
+            moments = self.gain_moments
+        tiny = torch.finfo(gain.dtype).tiny
+        return (moments[1] / moments[0].clamp_min(tiny)).clamp_min(tiny)
 
     def _straight_through_presence(self, model: StructuredVAE, inference: Inference) -> Tensor:
         """f_grid / N_grid with the moving average of its magnitude (Eq. 12); never below 1, where it would explode."""
@@ -186,7 +205,7 @@ class Objective(nn.Module):
             log_prior, inference.proposals.presence_logit, inference.grid_presence
         ).mean()
         if self.training:
-            self.grid_normalizer.lerp_(divergence.detach().abs(), 0.05).clamp_(min=1)
+            self.grid_normalizer.lerp_(divergence.detach().abs(), _MOMENT_RATE).clamp_(min=1)
         return divergence / self.grid_normalizer
 
 

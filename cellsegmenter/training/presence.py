@@ -15,16 +15,28 @@ Duplicates lose by themselves, because what they add to the reconstruction is no
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from cellsegmenter.model.boxes import SAME_BOX, intersection_over_union
 from cellsegmenter.types import Boxes, Selection, WindowPosterior
 
-__all__ = ["box_loss", "mask_boxes", "presence_loss", "presence_target"]
+__all__ = ["Rivals", "box_loss", "find_rivals", "mask_boxes", "presence_loss", "presence_target"]
 
-# Weights of the pull towards "off", against 1 for a pick's own target.
-_IDLE_WEIGHT = 0.2  # cells neither picked nor suppressed
-_COVERED_WEIGHT = 0.1  # cells suppressed by an object
+# Weights against 1 for a pick's own target.
+_TWIN_WEIGHT = 0.25  # of the same target, for suppressed cells that draw a pick's box
+_IDLE_WEIGHT = 0.2  # of "off", for cells neither picked nor suppressed
+_COVERED_WEIGHT = 0.1  # of "off", for other cells suppressed by an object
+
+
+class Rivals(NamedTuple):
+    """How suppressed cells relate to the picks."""
+
+    twin: Tensor  # (B, G) the slot whose box is most like the cell's own
+    alike: Tensor  # (B, G) bool: that slot draws the cell's box
+    covered: Tensor  # (B, G) bool: suppressed by an object that is on and has another box
 
 
 @torch.no_grad()
@@ -33,31 +45,57 @@ def presence_target(gain_logit: Tensor, prior_logit: Tensor) -> Tensor:
     return torch.sigmoid(gain_logit + prior_logit)
 
 
-def presence_loss(logit: Tensor, selection: Selection, covered: Tensor, target: Tensor) -> Tensor:
+@torch.no_grad()
+def find_rivals(
+    grid_boxes: Boxes, posterior: WindowPosterior, selection: Selection, overlap: Tensor, threshold: float
+) -> Rivals:
+    """Sort the suppressed cells into those that draw a pick's box and those that merely overlap an object.
+
+    Parameters
+    ----------
+    grid_boxes : Boxes (B, G) px
+    posterior : WindowPosterior
+        With K slots.
+    selection : Selection
+    overlap : Tensor (B, G, K)
+        Intersection over minimum of grid boxes and slots.
+    threshold : float
+        alpha.
+    """
+    likeness, twin = intersection_over_union(grid_boxes, posterior.boxes).max(-1)
+    alike = (likeness > SAME_BOX) & selection.suppressed & selection.valid.gather(1, twin)
+    on = (posterior.presence > 0.5).unsqueeze(1)
+    covered = ((overlap > threshold) & on).any(-1) & selection.suppressed & ~alike
+    return Rivals(twin, alike, covered)
+
+
+def presence_loss(logit: Tensor, selection: Selection, rivals: Rivals, target: Tensor) -> Tensor:
     """Cross-entropy of the picks to their targets, a sum over the window and a mean over the batch.
 
-    Picks get their target.  Cells neither picked nor suppressed are pulled to off.  So are, more gently, the
-    cells that an object covers: given that object, what they would add is nothing, which is their optimum.
-    Left alone they stay on, and the field before suppression is dense: each posterior sample then draws
-    another winner.  In early trials on multi-MNIST one sample's count was right in 39 % of the images without
-    it (600 steps) and in 66 % with a weight of 0.03 (300 steps).
-    The pull is gentle because the winner changes between samples.
+    Picks get their target, and so, with less weight, do the suppressed cells that draw the same box: they state
+    the same object, and suppression keeps one of them whichever are on.  Pulling them off instead makes
+    neighbouring cells compete for every object, and near the border of their regions both end below one half:
+    multi-MNIST with grid, 1500 steps, counts 86.8 % of the images with that and 95.0 % with this.
+
+    Cells neither picked nor suppressed are pulled to off.  So are, more gently, cells with another box that an
+    object covers: given that object, what they would add is nothing, which is their optimum.  Left alone they
+    stay on, and each posterior sample draws another winner.  The pull is gentle because the winner
+    changes between samples, and only an object that is on exerts it: with one from picks that are off as well,
+    and idle cells pulled at 0.5, the same run counts 51.6 %.
 
     Parameters
     ----------
     logit : Tensor (B, G)
     selection : Selection
-    covered : Tensor (B, G) bool
-        Suppressed by a pick that is on.
+    rivals : Rivals
     target : Tensor (B, K)
     """
     entropy = torch.nn.functional.binary_cross_entropy_with_logits
-    picked = (entropy(logit.gather(1, selection.grid_index), target, reduction="none") * selection.valid).sum(
-        1
-    )
+    picked = entropy(logit.gather(1, selection.grid_index), target, reduction="none") * selection.valid
+    twins = entropy(logit, target.gather(1, rivals.twin), reduction="none") * rivals.alike
     idle = (~selection.suppressed).float().scatter(1, selection.grid_index, 0.0)
-    weight = _IDLE_WEIGHT * idle + _COVERED_WEIGHT * covered
-    return (picked + (torch.nn.functional.softplus(logit) * weight).sum(1)).mean()
+    off = torch.nn.functional.softplus(logit) * (_IDLE_WEIGHT * idle + _COVERED_WEIGHT * rivals.covered)
+    return (picked.sum(1) + _TWIN_WEIGHT * twins.sum(1) + off.sum(1)).mean()
 
 
 @torch.no_grad()
