@@ -30,7 +30,7 @@ LAYERS = [
     {"learning", "segmenting", "suggest"},
     {"counting_picture", "html", "tuning", "report"},
     {"estimator"},
-    {"diagnosis", "pooling"},
+    {"diagnosis", "pooling", "napari_widget"},
     {"cli"},
 ]
 STRANGERS = [{"training", "consensus"}]
