@@ -50,12 +50,18 @@ def rb_quality(weights: np.ndarray, labels: np.ndarray, gamma: float) -> float:
     return float((weights - expected)[same].sum())
 
 
-def confidence_by_pairs(instances: Instances, labels: np.ndarray) -> np.ndarray:
-    """Per object: the mean over all pairs of its pixels of the co-membership weight."""
+def confidence_by_pixels(instances: Instances, labels: np.ndarray) -> np.ndarray:
+    """Per object: the mean over its pixels and visits of the IoU with the instance that the pixel is in."""
     dense = instances.membership.toarray() / CERTAIN
-    gram = dense @ dense.T / instances.n_visits
-    flat = labels.ravel()
-    return np.array([gram[np.ix_(flat == c, flat == c)].mean() for c in range(1, flat.max() + 1)])
+    confidence = []
+    for number in range(1, labels.max() + 1):
+        inside = labels.ravel() == number
+        iou = [
+            instance[inside].sum() / (inside.sum() + instance.sum() - instance[inside].sum())
+            for instance in dense.T
+        ]
+        confidence.append(np.mean(dense[inside] @ iou) / instances.n_visits)
+    return np.array(confidence)
 
 
 def nmi_by_window(instances: Instances, windows: np.ndarray, labels: np.ndarray) -> float:

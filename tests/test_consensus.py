@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import (
-    confidence_by_pairs,
+    confidence_by_pixels,
     cpm_quality,
     disc_labels,
     edges_by_double_loop,
@@ -30,6 +30,9 @@ from cellsegmenter.consensus import (
     automatic,
     build_consensus,
     point_estimate,
+)
+from cellsegmenter.consensus import (
+    resolution as resolution_module,
 )
 from cellsegmenter.consensus.agreement import SampleAgreement
 from cellsegmenter.consensus.communities import Objective, solve_graph, total_strength
@@ -233,6 +236,22 @@ def test_automatic_resolution_recovers_the_objects(consensus, truth, method):
     assert 0.5 < found.resolution.agreement <= 1
 
 
+@pytest.mark.parametrize("peak", range(13))
+@pytest.mark.parametrize("flat", [0, 1, 4])
+def test_the_best_resolution_is_found_with_few_cuts(peak, flat):
+    asked = []
+
+    def agreement(absolute):
+        asked.append(absolute)
+        return -0.01 * max(abs(resolution_module._GRID.index(absolute) - peak) - flat, 0)
+
+    absolute, best = resolution_module.choose_resolution(agreement)
+    low, high = max(peak - flat, 0), min(peak + flat, 12)
+    assert best == 0
+    assert resolution_module._GRID.index(absolute) == (low + high) // 2
+    assert len(asked) == len(set(asked)) <= 9 + 2 * max(flat - 1, 0)
+
+
 def test_automatic_resolution_from_regions_of_a_large_image(monkeypatch):
     shape = (170, 330)
     discs = simulate_discs(shape, n_objects=60, touching=0.5, seed=2)
@@ -360,9 +379,9 @@ def test_labels_are_consecutive_and_ordered_by_first_pixel(consensus):
     assert np.bincount(flat)[1:].min() >= 20
 
 
-def test_confidence_equals_the_mean_over_pairs(few):
+def test_confidence_equals_the_mean_over_pixels_and_visits(few):
     found = build_consensus(few, cutoff_distance=8).cut(AbsoluteResolution(0.2))
-    expected = confidence_by_pairs(few, found.labels)
+    expected = confidence_by_pixels(few, found.labels)
     assert len(expected) >= 5
     np.testing.assert_allclose(found.confidence, expected, rtol=1e-4)
 
@@ -401,7 +420,7 @@ def test_a_community_in_two_places_becomes_two_objects(instances):
     )
     found = build_consensus(apart, cutoff_distance=30).cut(AbsoluteResolution(0.5))
     assert np.bincount(found.labels.ravel()).tolist() == [400 - 72, 36, 36]
-    np.testing.assert_allclose(found.confidence, 1)
+    np.testing.assert_allclose(found.confidence, 36 / 73, rtol=1e-6)  # of what visits see, less than half
 
 
 def test_an_image_without_instances_has_no_objects():

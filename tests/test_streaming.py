@@ -1,8 +1,10 @@
 """Segmenting piece by piece, in a folder: the same labels as in memory, also after being killed."""
 
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -177,3 +179,23 @@ def test_present_objects_are_what_rendering_gives(trained, image):
     found[number, drawn.row[:, :, None] + 100, drawn.column[:, None, :] + 100] = drawn.mixing_prob
     torch.testing.assert_close(found[:, 100:148, 100:148], expected, atol=1e-6, rtol=1e-5)
     assert found.sum() == pytest.approx(float(expected.sum()), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_labels_also_when_a_worker_dies(trained, image, whole, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+        client.run(torch.set_num_threads, 1)
+
+        def kill_a_worker():
+            while not list(tmp_path.glob("found-*")):  # at work
+                time.sleep(0.01)
+            os.kill(next(iter(cluster.workers.values())).pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill_a_worker, daemon=True)
+        killer.start()
+        with joblib.parallel_config(backend="dask", n_jobs=-1):
+            found = consensus(trained, image, n_jobs=None, tile_size=48, work_folder=tmp_path).cut()
+        killer.join()
+    assert_same(found, whole)

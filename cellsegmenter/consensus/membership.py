@@ -57,6 +57,7 @@ def found_record(instances: Instances) -> Record:
         "pixel": membership.indices,
         "weight": membership.data,
         "n_pixels": np.diff(membership.indptr),
+        "mass": membership.sum(axis=0, dtype=np.int64),
         "window": instances.window,
         "sample": instances.sample,
         "presence_prob": instances.presence_prob,

@@ -19,8 +19,18 @@ def object_table(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Confidence and latent code of each object.
 
-    With the mass M_Ci = Σ_{p in C} Π_pi of object C in instance i, the mean co-membership over all pairs of
-    its pixels is Σ_i M_Ci² / (|C|² n_visits).  The latent code is the mean over instances, weighted by M_Ci;
+    Let M_Ci = Σ_{p in C} Π_pi be the mass of object C in instance i, and A_i = Σ_p Π_pi all of that instance's.
+
+    The confidence answers: take a random pixel of the object and a random visit to it; how well does the instance
+    that the visit puts the pixel into coincide with the object?  It is the expected (soft) IoU,
+
+        Σ_i M_Ci IoU_Ci / (|C| n_visits),    IoU_Ci = M_Ci / (|C| + A_i - M_Ci),
+
+    with 0 where the visit sees background.  It is 1 if every window and sample draws the very same object, and low
+    for what is seen rarely, merged with a neighbour or cut in pieces.  Mean co-membership over pairs of pixels
+    does not notice a merger, as it never looks beyond the object; `benchmarks/confidence.py` compares.
+
+    The latent code is the mean over instances, weighted by M_Ci;
     an instance speaks only for the object that has the largest share of it, as a merged pair would
     otherwise blur both of its cells.  An object that no instance speaks for takes the mean over all.
 
@@ -55,8 +65,29 @@ def object_table(
     where = (np.concatenate([f["label"] for f in found]) - 1, column)
     weight = np.concatenate([f["mass"] for f in found]).astype(float)
     mass = sparse.csr_array((weight, where), shape=(n, len(instance)))  # an object in several tiles adds up
-    confidence = mass.multiply(mass).sum(axis=1) / ((CERTAIN * parts.size.astype(float)) ** 2 * n_visits)
-    return confidence.astype(np.float32), _latent(mass, instance, store)
+    confidence = _expected_iou(mass, _total_mass(instance, store), CERTAIN * parts.size)
+    return (confidence / n_visits).astype(np.float32), _latent(mass, instance, store)
+
+
+def _total_mass(instance: np.ndarray, store: Store) -> np.ndarray:
+    """(m,) A_i of instances by their number, in 255ths of a pixel."""
+    tile, place = split_number(instance)
+    total = np.zeros(len(instance))
+    for source in np.unique(tile):
+        here = np.flatnonzero(tile == source)
+        total[here] = store.load(f"found-{source}", "mass")["mass"][place[here]]
+    return total
+
+
+def _expected_iou(mass: sparse.csr_array, total: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """(n,) Σ_i M_Ci IoU_Ci / |C|, all in 255ths of a pixel."""
+    entries = mass.tocoo()
+    row, column = entries.coords
+    # In an order that does not depend on how instances are numbered, that is on the tiles.
+    order = np.lexsort((total[column], entries.data, row))
+    row, overlap, whole = row[order], entries.data[order], total[column][order]
+    iou = overlap / (size[row] + whole - overlap)
+    return np.bincount(row, weights=overlap * iou, minlength=len(size)) / size
 
 
 def _mass(store: Store, prefix: str, tile: int, label: np.ndarray) -> Record:
