@@ -72,10 +72,14 @@ def write_results(job: Job, result: Result, metadata: dict[str, Any]) -> None:
 
 
 def stack(tables: Sequence[Table]) -> Table:
-    """Several tables below each other."""
+    """Several tables below each other; what one of them lacks, such as µm without a pixel size, is nan."""
     import numpy as np
 
-    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    names = dict.fromkeys(name for table in sorted(tables, key=len, reverse=True) for name in table)
+    return {
+        name: np.concatenate([table.get(name, np.full(len(table["label"]), np.nan)) for table in tables])
+        for name in names
+    }
 
 
 def with_image(table: Table, name: str) -> Table:

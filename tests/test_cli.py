@@ -234,6 +234,16 @@ def test_several_images_go_to_a_folder_with_one_table(image, empty, tmp_path):
     assert {row["image"] for row in rows(table)} == {"cells.tif"}
 
 
+def test_one_table_of_images_with_and_without_a_pixel_size(image, nuclei, tmp_path):
+    sized = tmp_path / "sized.ome.tif"
+    metadata = {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    tifffile.imwrite(sized, nuclei[0], metadata=metadata)
+    result = run("predict", image, sized, *FAST, "--table", tmp_path / "all.csv")
+    assert result.exit_code == 0, result.output
+    areas = {row["image"]: float(row["area_um2"]) / float(row["area"]) for row in rows(tmp_path / "all.csv")}
+    assert areas == {"cells.tif": pytest.approx(np.nan, nan_ok=True), "sized.ome.tif": 0.25}
+
+
 def test_an_image_without_objects_is_a_result(empty, tmp_path):
     table = tmp_path / "none.csv"
     result = run("predict", empty, *FAST, "--table", table)
