@@ -3,7 +3,7 @@
     python benchmarks/confidence.py --data PATH/TO/dsb2018
 
 An object is right if it overlaps an annotated nucleus with IoU of at least 0.5.  Definitions are compared on images
-of the "train" part, which no label of was used in training, and the one that ships is reported on held-out images.
+of the "train" part (training uses no labels), and reported on held-out ones.  The one that ships is "expected IoU".
 Writes results/confidence.json.
 """
 
@@ -87,7 +87,7 @@ def measure(segmenter: CellSegmenter, images: ImageCollection) -> tuple[np.ndarr
             continue  # an object vanished on the way to the image's own scale
         tiles = range(len(consensus.graph.tiling))
         found = [instances_of_record(consensus.graph.store.load(f"found-{t}")) for t in tiles]
-        values = candidates(join_instances(found), at_scale) | {"shipped": segmentation.confidence}
+        values = candidates(join_instances(found), at_scale)
         right.append(is_right(truth, np.asarray(segmentation.labels)))
         for name, of_image in values.items():
             scores.setdefault(name, []).append(of_image)
