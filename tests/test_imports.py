@@ -29,8 +29,8 @@ LAYERS = [
     {"parameters", "inference", "image_consensus", "tables", "serialization", "provenance"},
     {"learning", "segmenting", "suggest"},
     {"counting_picture", "html", "tuning", "report"},
-    {"estimator"},
-    {"diagnosis", "pooling", "napari_widget"},
+    {"estimator", "pooling"},
+    {"diagnosis", "napari_widget"},
     {"cli"},
 ]
 STRANGERS = [{"training", "consensus"}]
