@@ -142,7 +142,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
     checkpoint : str or Path, optional
         File for the state of the training; a `fit` that finds it goes on from there.
     n_jobs : int, default=1
-        Processes for the consensus.
+        Processes for sampling and consensus; the result does not depend on it.
     verbose : bool, default=False
         Print how the images were understood, progress, and the resolution.
 
