@@ -102,7 +102,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
     latent_dim : int, default=20
         Dimension of an object's latent code.
     n_steps, batch_size, learning_rate : optional
-        Of the training; by default 2000 steps of 16 windows at 0.005 for "small", and 10000 of 128 at 0.002 for
+        Of the training; by default 3000 steps of 16 windows at 0.005 for "small", and 10000 of 128 at 0.002 for
         "reference".  Training ends earlier when it has converged before
         half of its steps.
     noise_scale : float, optional

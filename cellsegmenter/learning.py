@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 # Default steps, batch size and learning rate of each preset.
-_TRAINING = {"small": (2000, 16, 5e-3), "reference": (10000, 128, 2e-3)}
+_TRAINING = {"small": (3000, 16, 5e-3), "reference": (10000, 128, 2e-3)}
 # alpha, the largest intersection over minimum of two boxes (Suppl. S5).  The paper has 0.3 in training and 0.5 in
 # prediction.  Boxes are loose while they are learnt, and 0.3 then blocks close neighbours (seen, not ablated); 0.5 in
 # prediction lets a posterior sample draw an object twice (one sample's count is right in 13 % of the images,

@@ -17,7 +17,13 @@ from cellsegmenter.training.checkpoint import CheckpointError, read_checkpoint, 
 from cellsegmenter.training.constraints import PENALTY_RANGE, PosteriorConstraints
 from cellsegmenter.training.loop import TrainingSettings, train
 from cellsegmenter.training.objective import Objective, ObjectiveSettings
-from cellsegmenter.training.schedule import RunLength, average_decay, learning_rate, warmup_weight
+from cellsegmenter.training.schedule import (
+    RunLength,
+    average_decay,
+    evidence_share,
+    learning_rate,
+    warmup_weight,
+)
 from cellsegmenter.training.watch import CollapseWatch
 
 # Schedules
@@ -31,6 +37,13 @@ def test_the_warmup_holds_then_falls_to_zero():
     falling = np.flatnonzero(np.diff(weights) < 0)
     assert falling[0] > 10
     np.testing.assert_allclose(np.diff(weights)[falling], np.diff(weights)[falling[0]], rtol=1e-6)  # linearly
+
+
+def test_evidence_rises_from_its_first_part_to_the_whole_and_stays():
+    shares = np.array([evidence_share(step, 1000) for step in range(1000)])
+    assert 0 < shares[0] < 0.5
+    assert (np.diff(shares[:400]) > 0).all()
+    assert (shares[400:] == 1).all()
 
 
 def test_the_learning_rate_rises_stays_and_decays():

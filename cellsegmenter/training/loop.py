@@ -20,7 +20,13 @@ from cellsegmenter.model.device import channels_last_pays
 from cellsegmenter.model.structured_vae import Exploration, Noise, StructuredVAE
 from cellsegmenter.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from cellsegmenter.training.objective import Objective, Terms
-from cellsegmenter.training.schedule import RunLength, average_decay, learning_rate, warmup_weight
+from cellsegmenter.training.schedule import (
+    RunLength,
+    average_decay,
+    evidence_share,
+    learning_rate,
+    warmup_weight,
+)
 from cellsegmenter.training.watch import Collapse, CollapseWatch
 from cellsegmenter.windows import random_crop
 
@@ -245,7 +251,7 @@ def training_step(run: Run, image: Tensor) -> Terms:
         overlap_threshold=objective.settings.overlap_threshold,
         exploration=exploration,
     )
-    terms = objective(model, image, inference)
+    terms = objective(model, image, inference, evidence_share(run.step, settings.n_steps))
     run.optimizer.zero_grad(set_to_none=True)
     terms.loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_NORM)

@@ -93,8 +93,13 @@ class Objective(nn.Module):
         self.register_buffer("grid_normalizer", torch.tensor(1.0))
         self.register_buffer("gain_moments", torch.zeros(2))  # running sums of g and g² of present objects
 
-    def forward(self, model: StructuredVAE, image: Tensor, inference: Inference) -> Terms:
-        """All terms for windows (B, C, H, W) and a posterior sample of them."""
+    def forward(
+        self, model: StructuredVAE, image: Tensor, inference: Inference, evidence_share: float = 1.0
+    ) -> Terms:
+        """All terms for windows (B, C, H, W) and a posterior sample of them.
+
+        `evidence_share` tempers what objects may claim to explain; see `cellsegmenter.training.schedule`.
+        """
         posterior = inference.posterior
         objects = composite(posterior, image)
         background = background_error(posterior, image)
@@ -113,7 +118,8 @@ class Objective(nn.Module):
 
         if self.settings.presence_update == "mean_field":
             gain = leave_one_out_gains(posterior, objects, image, background, self.settings.noise_scale)
-            presence = self._mean_field_presence(model, inference, gain, values, overlap)
+            share = gain / self._typical_gain(gain, posterior.presence)
+            presence = self._mean_field_presence(model, inference, share, evidence_share, values, overlap)
             box_area = values["area"].new_zeros(())  # boxes follow masks instead, see box_loss
         else:
             presence = self._straight_through_presence(model, inference)
@@ -151,7 +157,8 @@ class Objective(nn.Module):
         self,
         model: StructuredVAE,
         inference: Inference,
-        gain: Tensor,
+        share: Tensor,
+        evidence_share: float,
         values: dict[str, Tensor],
         overlap: Tensor,
     ) -> Tensor:
@@ -164,18 +171,13 @@ class Objective(nn.Module):
                 self.constraints.weight("density", values["density"]) / posterior.presence.shape[1]
                 + self.constraints.weight("area", values["area"]) * (masks + boxes) / 2
             )
-            # How much evidence a gain is depends on how many independent residuals a window has, which nobody
-            # knows: with one to the pixel everything that draws anything is an object, and as a share of the
-            # error that remains, what asks for a second box per digit on one background misses small digits on
-            # another, whose pattern the background never learns.  But objects of one kind are of one order, and
-            # what is none falls below: false boxes gain a quarter of the typical object on both.
-            share = gain / self._typical_gain(gain, posterior.presence)
             prior_logit = model.presence_prior.conditional_log_odds(
                 posterior.grid_index, posterior.presence, model.config.grid_shape
             )
             # An object brings its own codes, whose divergence Eq. 12 charges.  Without that charge a box over
             # nothing, whose gain is zero, comes on with the prior's odds, which then learns that from it.
-            gain_logit = _TYPICAL_EVIDENCE * (share - cost) - object_divergence(posterior)
+            # The constraints' costs are in the same units: lambda = 10 outweighs any object, lambda = 0.1 hardly one.
+            gain_logit = evidence_share * _TYPICAL_EVIDENCE * (share - cost) - object_divergence(posterior)
             target = presence_target(gain_logit, prior_logit)
             rivals = find_rivals(
                 inference.grid_boxes, posterior, selection, overlap, settings.overlap_threshold
@@ -183,7 +185,13 @@ class Objective(nn.Module):
         return presence_loss(inference.proposals.presence_logit, selection, rivals, target)
 
     def _typical_gain(self, gain: Tensor, presence: Tensor) -> Tensor:
-        """Running mean of the gains of present objects, each weighted by itself, a scalar.
+        """The unit of evidence: a running mean of the gains of present objects, each weighted by itself, a scalar.
+
+        How much evidence a gain is depends on how many independent residuals a window has, which nobody knows:
+        with one to the pixel, everything that draws anything is an object, and as a share of the error that
+        remains, what asks for a second box per digit on one background misses small digits on another, whose
+        pattern the background never learns.  But objects of one kind are of one order: on both, most false
+        boxes gain less than a quarter of the typical object, and 19 of 20 right ones more.
 
         Weighted so that small false objects hardly move it: with the plain mean, more of them would make all of
         them cheaper.

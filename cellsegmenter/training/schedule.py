@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["RunLength", "average_decay", "learning_rate", "warmup_weight"]
+__all__ = ["RunLength", "average_decay", "evidence_share", "learning_rate", "warmup_weight"]
 
 # The warm-up in steps (Sec. 3): f holds for the first 100 steps and is gone after 350.  The authors' 2,000
 # and 6,000 steps belong to a straight-through presence; the mean-field update needs the hint only until the
@@ -16,6 +16,8 @@ __all__ = ["RunLength", "average_decay", "learning_rate", "warmup_weight"]
 _WARMUP_HOLD, _WARMUP_END = 100, 350
 _WARMUP_WEIGHT = 0.4
 _WARMUP_SHARE = 0.3
+# Evidence starts at this part of its final strength and is there after this part of the run: see `evidence_share`.
+_FIRST_EVIDENCE, _EVIDENCE_RISE = 0.375, 0.4
 # The learning rate ends at this part of its peak: measured, counting accuracy swings by 10 to 15 points
 # between evaluations without a decay.
 _FINAL_RATE = 0.02
@@ -29,6 +31,17 @@ def warmup_weight(step: int, n_steps: int) -> float:
     pace = min(1.0, _WARMUP_SHARE * n_steps / _WARMUP_END)
     fraction = (_WARMUP_END - step / pace) / (_WARMUP_END - _WARMUP_HOLD)
     return _WARMUP_WEIGHT * min(max(fraction, 0.0), 1.0)
+
+
+def evidence_share(step: int, n_steps: int) -> float:
+    """How much of its evidence an object may claim: at first only what explains much is worth an object.
+
+    While decoders are poor, halves of an object explain as much as any, and two halves that are on keep the whole
+    off for good.  Asked to explain half as much as the typical object, wholes come first; small ones, which are
+    as little, are let in once the wholes are learned.  Multi-MNIST with grid, seed 1: 92.8 % counted after 1500
+    steps, and without this 80.4 % after 3360, most errors being digits in two boxes.
+    """
+    return min(1.0, _FIRST_EVIDENCE + (1 - _FIRST_EVIDENCE) * step / (_EVIDENCE_RISE * n_steps))
 
 
 @dataclass
