@@ -3,7 +3,8 @@
     python benchmarks/multi_mnist.py --data PATH/TO/mnist --background black --seed 0
 
 5000 training images, 500 held-out images of held-out digits, 80 × 80 px, 2 to 6 digits of 20 to 40 px (PAPER Sec. 7).
-Prints and writes results/multi_mnist_BACKGROUND_SEED.json.  Compare seeds with --summary.
+Prints and writes results/multi_mnist_BACKGROUND_SEED.json.  Compare seeds with --summary.  With --density, --no-sapr or
+--steps it asks what these do, and the file's name says so.
 """
 
 from __future__ import annotations
@@ -51,7 +52,11 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         for n, part, seed in ((5000, "train", 1), (500, "test", 2))
     )
     segmenter = CellSegmenter(
-        **BOUNDS, n_steps=options.steps, random_state=options.seed, sapr=not options.no_sapr, verbose=True
+        **BOUNDS | {"density": tuple(options.density)},
+        n_steps=options.steps,
+        random_state=options.seed,
+        sapr=not options.no_sapr,
+        verbose=True,
     )
     started = time.perf_counter()
     segmenter.fit(train.images)
@@ -62,16 +67,31 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         "background": options.background,
         "seed": options.seed,
         "sapr": not options.no_sapr,
+        "density": options.density,
         "fit_seconds": round(seconds),
         "threads": torch.get_num_threads(),
         "steps": segmenter.card_["steps"],
+        "mean_count": float(np.mean(test.count)),
         **{name: round(value, 4) for name, value in evaluate(segmenter, test).items()},
     }
 
 
+def file_stem(options: argparse.Namespace) -> str:
+    """The name of a run's result: background, seed, and what is not the default."""
+    parts = ["multi_mnist", options.background, str(options.seed)]
+    if tuple(options.density) != BOUNDS["density"]:
+        parts.append("density_{:g}_{:g}".format(*options.density))
+    if options.no_sapr:
+        parts.append("no_sapr")
+    if options.steps:
+        parts.append(f"{options.steps}_steps")
+    return "_".join(parts)
+
+
 def summary() -> None:
-    """A table of all runs so far."""
-    rows = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("multi_mnist_*.json"))]
+    """A table of all runs so far with default settings."""
+    paths = sorted(RESULTS.glob("multi_mnist_*_[0-9].json"))
+    rows = [json.loads(path.read_text()) for path in paths]
     print("| background | seed | counting accuracy | one sample | AP@0.5 | steps | seconds (threads) |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for row in rows:
@@ -91,6 +111,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="at most; by default the estimator's own number")
     parser.add_argument("--threads", type=int, help="of PyTorch")
+    parser.add_argument("--density", type=float, nargs=2, default=BOUNDS["density"], metavar=("LO", "HI"))
     parser.add_argument("--no-sapr", action="store_true", help="switch the constraints off")
     parser.add_argument("--save", type=Path, help="keep the model in this file")
     parser.add_argument("--summary", action="store_true", help="print the table of the runs so far")
@@ -105,8 +126,7 @@ def main() -> None:
     result = run(options)
     print(json.dumps(result, indent=2))
     RESULTS.mkdir(exist_ok=True)
-    name = f"multi_mnist_{options.background}_{options.seed}{'_no_sapr' if options.no_sapr else ''}.json"
-    (RESULTS / name).write_text(json.dumps(result, indent=2) + "\n")
+    (RESULTS / f"{file_stem(options)}.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":
