@@ -207,6 +207,15 @@ def test_an_unknown_device_is_refused_with_a_remedy():
 # Inference (Sec. 2.1)
 
 
+def test_an_object_that_draws_no_pixel_is_none():
+    model = build()
+    torch.nn.init.zeros_(model.proposal_head.out.bias)
+    noise = draw_noise(model)
+    assert infer(model, windows(model), noise).posterior.presence.any()
+    torch.nn.init.constant_(model.object_decoder.template, -50)
+    assert not infer(model, windows(model), noise).posterior.presence.any()
+
+
 @pytest.mark.parametrize(
     "sizes",
     [
