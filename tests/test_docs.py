@@ -1,0 +1,199 @@
+"""What README and documentation show is what runs.
+
+The Python of a page runs from top to bottom in one namespace, in a folder that holds the files it speaks of, on small
+images and with a few training steps.  Commands are parsed by the command line itself.
+"""
+
+import ast
+import doctest
+import os
+import re
+import shlex
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import tifffile
+
+from cellsegmenter import CellSegmenter, ImagePooler, datasets, learning
+from cellsegmenter_cli.main import cellseg
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+FENCED = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Not in the extra [test]: a page that imports them runs that far.
+OPTIONAL = ("napari", "scanpy", "umap")
+
+
+def blocks(page, *languages):
+    """(code, line) of a page's fenced blocks, with the line that each begins in."""
+    text = page.read_text(encoding="utf-8")
+    return [
+        (found[2], text.count("\n", 0, found.start(2)))
+        for found in FENCED.finditer(text)
+        if found[1] in languages
+    ]
+
+
+def commands(page):
+    """The `cellseg` command lines of a page's blocks, and those in its sentences."""
+    lines = [line for code, _ in blocks(page, "", "sh") for line in code.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if line.startswith("cellseg ")]
+
+
+def inline_code(page):
+    return re.findall(r"`([^`\n]+)`", FENCED.sub("", page.read_text(encoding="utf-8")))
+
+
+def by_name(page):
+    return page.name
+
+
+class TestPython:
+    @pytest.fixture(autouse=True)
+    def small_world(self, monkeypatch, tmp_path):
+        """A few training steps, coarse windows, small images, and the files that pages open."""
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(learning, "_TRAINING", dict.fromkeys(learning._TRAINING, (12, 4, 5e-3)))
+        image, labels = (array[64:160, 64:160] for array in datasets.load_nuclei())
+        monkeypatch.setattr(datasets, "load_nuclei", lambda: (image, labels))
+        pretrained = CellSegmenter.pretrained
+        monkeypatch.setattr(CellSegmenter, "pretrained", lambda: pretrained().set_params(stride=40))
+        tifffile.imwrite("big.tif", image)
+        Path("plate").mkdir()
+        for name, turned in (("a", image), ("b", image.T)):
+            tifffile.imwrite(f"plate/{name}.tif", turned)
+
+    @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=by_name)
+    def test_it_runs(self, page, monkeypatch):
+        images = list(datasets.make_nuclei(4, size=96, count=(4, 7), random_state=0).images)
+        namespace = {"__name__": "__docs__", "image": images[0], "images": images}
+        for code, line in blocks(page, "python"):
+            for name in sorted(imports(code) & set(OPTIONAL)):
+                module = pytest.importorskip(name)
+                if name == "napari":  # its layers without a window
+                    monkeypatch.setattr(module, "Viewer", module.components.ViewerModel)
+            # The empty lines make a traceback point into the page.
+            exec(compile("\n" * line + code, str(page), "exec"), namespace)
+        labels = namespace.get("labels")
+        assert labels is None or np.max(labels) > 0, "what the page shows finds no object"
+
+    @pytest.mark.parametrize("public", [CellSegmenter, ImagePooler], ids=lambda public: public.__name__)
+    def test_examples_of_docstrings_run(self, public):
+        [examples] = doctest.DocTestFinder(recurse=False).find(public)
+        assert examples.examples
+        assert doctest.DocTestRunner().run(examples).failed == 0
+
+
+def imports(code):
+    """Top-level names of the packages that a piece of code imports."""
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module).partition(".")[0])
+    return found
+
+
+class TestCommands:
+    @pytest.fixture(autouse=True)
+    def elsewhere(self, monkeypatch, tmp_path):
+        """Parsing --log-file opens the file."""
+        monkeypatch.chdir(tmp_path)
+
+    @pytest.mark.parametrize("line", dict.fromkeys(line for page in PAGES for line in commands(page)))
+    def test_commands_have_the_options_shown(self, line):
+        _, name, *arguments = shlex.split(line, comments=True)
+        context = click.Context(cellseg)
+        command = cellseg.get_command(context, name)
+        assert command is not None
+        command.make_context(name, arguments, parent=context)  # parses, does not run
+
+    @pytest.mark.parametrize("page", PAGES, ids=by_name)
+    def test_sentences_name_commands_and_options_that_exist(self, page):
+        options = {name: set(options_of(command)) for name, command in cellseg.commands.items()}
+        everywhere = set().union({"--debug", "--version"}, *options.values())
+        for code in inline_code(page):
+            words = code.split()
+            known = everywhere
+            if words[0] == "cellseg" and len(words) > 1 and not words[1].startswith("-"):
+                assert words[1] in options, f"{page.name}: there is no command `{code}`"
+                known = options[words[1]]
+            elif words[0] != "cellseg" and not words[0].startswith("--"):
+                continue
+            unknown = {word for word in words if word.startswith("--")} - known
+            assert not unknown, f"{page.name}: there is no option {unknown} as in `{code}`"
+
+    def test_all_commands_are_documented(self):
+        shown = {line.split()[1] for page in PAGES for line in commands(page)}
+        assert shown >= set(cellseg.commands)
+
+
+def options_of(command):
+    return [
+        name
+        for option in [*command.params, command.get_help_option(click.Context(command))]
+        for name in option.opts
+    ]
+
+
+class TestPlaces:
+    """`training/kl.py::grid_divergence` in a page means that function of that file."""
+
+    @pytest.mark.parametrize("page", PAGES, ids=by_name)
+    def test_files_and_names_exist(self, page):
+        for code in inline_code(page):
+            found = re.fullmatch(r"(?:python )?([\w/.]+\.(?:py|json))(?:::([\w.]+))?(?: .*)?", code)
+            if found is None or "/" not in found[1]:
+                continue
+            places = [base / found[1] for base in (ROOT, ROOT / "cellsegmenter")]
+            existing = [place for place in places if place.is_file()]
+            assert existing, f"{page.name} speaks of {code}, which is not there"
+            for name in (found[2] or "").split("."):
+                source = existing[0].read_text(encoding="utf-8")
+                assert not name or re.search(
+                    rf"^\s*(?:def|class) {name}\b|^{name} =", source, re.MULTILINE
+                ), f"{page.name} speaks of {code}, and the file has no {name}"
+
+    @pytest.mark.parametrize("page", PAGES, ids=by_name)
+    def test_links_lead_somewhere(self, page):
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+class TestReadme:
+    def test_the_quickstart_is_the_readmes(self):
+        first, _ = blocks(README, "python")[0]
+        assert first in (ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8")
+
+    def test_the_two_commands_exist(self):
+        scripts = re.findall(r"^\./(\w+)", README.read_text(encoding="utf-8"), re.MULTILINE)
+        assert scripts == ["demo", "check"]
+        assert all((ROOT / script).stat().st_mode & 0o100 for script in scripts)
+
+    def test_it_is_a_front_door(self):
+        assert README.read_text(encoding="utf-8").count("\n") <= 120
+
+    def test_it_links_every_page(self):
+        text = README.read_text(encoding="utf-8")
+        missing = [page.name for page in PAGES[1:] if f"(docs/{page.name})" not in text]
+        assert not missing
+
+
+@pytest.mark.skipif(
+    find_spec("mkdocs") is None or find_spec("mkdocstrings") is None or find_spec("material") is None,
+    reason="the extra [docs] is not installed",
+)
+def test_the_site_builds_without_a_warning(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "true"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8")
+    assert 'id="cellsegmenter.CellSegmenter.predict"' in page
