@@ -164,7 +164,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
     --------
     >>> from cellsegmenter import CellSegmenter
     >>> from cellsegmenter.datasets import make_nuclei
-    >>> images = make_nuclei(20, size=96, random_state=0).images
+    >>> images = make_nuclei(20, size=96, count=(4, 8), random_state=0).images
     >>> segmenter = CellSegmenter(density=(5, 10), n_steps=20, random_state=0).fit(images)
     >>> segmenter.predict(images[0]).shape
     (96, 96)
