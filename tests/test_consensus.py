@@ -37,6 +37,7 @@ from cellsegmenter.consensus import (
 from cellsegmenter.consensus.agreement import SampleAgreement
 from cellsegmenter.consensus.communities import Objective, solve_graph, total_strength
 from cellsegmenter.consensus.components import local_components
+from cellsegmenter.consensus.contraction import MERGE_TOLERANCE, merge_pixels
 from cellsegmenter.consensus.edges import edge_unit
 from cellsegmenter.consensus.graph import EdgeRule, PixelGraph
 from cellsegmenter.consensus.regions import draw_squares, stack_regions
@@ -72,10 +73,10 @@ def consensus(instances):
     return build_consensus(instances, cutoff_distance=8)
 
 
-def make_graph(instances, cutoff_distance=11.0, min_edge=0.01, squares=None, halo=0):
+def make_graph(instances, cutoff_distance=11.0, min_edge=0.01, squares=None, halo=0, merge_tolerance=0.0):
     membership = instances.membership.astype(np.int32).tocsr()
     pixels, component = local_components(membership, 0)
-    rule = EdgeRule(cutoff_distance, min_edge, instances.n_visits)
+    rule = EdgeRule(cutoff_distance, min_edge, instances.n_visits, merge_tolerance)
     width = instances.image_shape[1]
     return PixelGraph(
         membership[pixels], pixels, component, width=width, rule=rule, squares=squares, halo=halo
@@ -208,6 +209,61 @@ def test_tiles_with_a_halo_give_the_same_objects():
     np.testing.assert_array_equal(whole.pixels, cut_up.pixels)
     assert same_objects(cut, in_squares) > 0.98
     assert np.mean(in_squares < 0) < 0.01
+
+
+# Merged pixels ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["cpm", "rb"])
+def test_merged_pixels_reach_the_objective_of_single_ones(instances, method):
+    merged, single = make_graph(instances, merge_tolerance=MERGE_TOLERANCE), make_graph(instances)
+    weights = all_weights(single)
+    assert len(merged) < 0.75 * len(single)
+    assert sum(merged.edges(i).nnz for i in range(len(merged.blocks))) < 0.7 * np.count_nonzero(weights) / 2
+    quality, threshold = cpm_quality, 0.25
+    if method == "rb":
+        quality, threshold = rb_quality, 3.0
+    scale = 1 if method == "cpm" else weights.sum()
+    objective = Objective(threshold / scale, use_strength=method == "rb")
+    cuts = []
+    for graph in (merged, single):
+        pixel, community, _ = solve_graph(graph, objective)
+        order = np.argsort(pixel)
+        np.testing.assert_array_equal(pixel[order], np.sort(single.pixels))
+        assert np.all(community[order] <= pixel[order])  # named after the first pixel
+        cuts.append(community[order][np.searchsorted(np.sort(single.pixels), single.pixels)])
+    of_merged, of_single = (quality(weights, cut, threshold) for cut in cuts)
+    assert of_merged > 0.995 * of_single
+    assert same_objects(*cuts) > 0.97
+
+
+def test_merging_keeps_the_weight_of_the_graph(instances):
+    merged, single = make_graph(instances, merge_tolerance=MERGE_TOLERANCE), make_graph(instances)
+    # Not exactly, as the cut-off is measured between centres.
+    assert total_strength(merged) == pytest.approx(total_strength(single), rel=0.01)
+    far = make_graph(instances, 300, merge_tolerance=MERGE_TOLERANCE, min_edge=1e-9)
+    assert total_strength(far) == total_strength(make_graph(instances, 300, min_edge=1e-9))
+
+
+def test_only_alike_pixels_of_one_cell_and_component_are_merged():
+    # Cells of 2 × 2: alike within a fifth; one row unlike the rest; two components side by side.
+    rows = np.array([[100, 0], [100, 5], [95, 0], [105, 5], [100, 0], [100, 0], [100, 90], [100, 0]])
+    rows = np.concatenate([rows, [[0, 80], [80, 0]]]).astype(np.int32)
+    position = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 0], [2, 1]])
+    component = np.array([0, 0, 0, 0, 0, 0, 0, 0, 1, 2])
+    options = {"tolerance": 0.2, "cutoff_distance": 10, "n_visits": 4}
+    found = merge_pixels(sparse.csr_array(rows), position, component, **options)
+    np.testing.assert_array_equal(found.size[found.of_pixel], [4, 4, 4, 4, 1, 1, 1, 1, 1, 1])
+    together = found.of_pixel[0]
+    np.testing.assert_array_equal(found.membership.toarray()[together], rows[:4].sum(0))
+    np.testing.assert_array_equal(found.centre[together], (0.5, 0.5))
+    gram = rows[:4] @ rows[:4].T
+    assert found.inside[together] == gram[np.triu_indices(4, 1)].sum()
+    assert np.all(np.diff(found.component) >= 0)
+    for change in ({"tolerance": 0}, {"cutoff_distance": 3}, {"n_visits": 10_000}):
+        apart = merge_pixels(sparse.csr_array(rows), position, component, **options | change)
+        assert apart.size.max() == 1
+    assert merge_pixels(sparse.csr_array((0, 2), dtype=np.int32), position[:0], component[:0], **options)
 
 
 def test_global_random_states_are_left_alone(consensus):
@@ -464,5 +520,7 @@ def test_errors_before_the_cut(instances):
         build_consensus(instances, cutoff_distance=0)
     with pytest.raises(ValueError, match="min_edge=2"):
         build_consensus(instances, cutoff_distance=8, min_edge=2)
+    with pytest.raises(ValueError, match="merge_tolerance=1"):
+        build_consensus(instances, cutoff_distance=8, merge_tolerance=1)
     with pytest.raises(ValueError, match="value=500"):
         AbsoluteResolution(500)

@@ -7,6 +7,8 @@ segmentation gets finer, so its maximum is always the finest cut; normalised by 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy import sparse
 from scipy.special import xlogy
@@ -103,9 +105,10 @@ class SampleAgreement:
         of_labels = whole - _sum_xlogx(group_by_label)
         of_sample = whole - self._groups @ _sum_xlogx(instance_size) - _sum_xlogx(background_size)
         jointly = whole - self._groups @ _sum_xlogx(instance_by_label) - _sum_xlogx(background_by_label)
-        both = float((of_labels + of_sample).sum())
+        # Rounded once, whatever the order of the windows, which is that of the tiles.
+        both = math.fsum(of_labels + of_sample)
         # Labels and samples without any object agree.
-        return 2 * float((of_labels + of_sample - jointly).sum()) / both if both > 1e-9 else 1.0
+        return 2 * math.fsum(of_labels + of_sample - jointly) / both if both > 1e-9 else 1.0
 
 
 def _indicator(row: np.ndarray, column: np.ndarray, shape: tuple[int, int]) -> sparse.csr_array:

@@ -7,6 +7,8 @@ Both of the paper's objectives have one form, with node weights a and a threshol
 - CPM (constant Potts model): a = 1, θ = γ_abs.
 - RB (Reichardt-Bornholdt):   a = strength of the pixel, θ = γ / 2m, with the m of the *whole* graph.
 
+A vertex of several merged pixels has the sum of their weights a.
+
 The solver is igraph's, which reaches leidenalg's objective some ten times faster.
 """
 
@@ -24,7 +26,7 @@ import numpy as np
 from scipy import sparse
 
 from cellsegmenter.consensus.edges import edge_unit
-from cellsegmenter.consensus.graph import Block, PixelGraph, strength_of
+from cellsegmenter.consensus.graph import PixelGraph
 
 __all__ = ["Objective", "leiden_communities", "solve_graph", "total_strength"]
 
@@ -63,15 +65,19 @@ def solve_graph(
     pixels, communities, total = [], [], 0
     for index, block in enumerate(graph.blocks):
         edges = graph.edges(index)
-        strength = strength_of(edges)
+        strength = graph.strength(index, edges)
         total += int(strength[block.own].sum())
-        flat = graph.pixels[block.rows]
-        local = _solve_block(edges, block, flat, strength, graph.rule.n_visits, objective, random_state)
+        first = graph.first_pixel(block.rows)
+        size = graph.vertices.size[block.rows]
+        weight = strength * edge_unit(graph.rule.n_visits) if objective.use_strength else size
+        scaled = (edges.data * edge_unit(graph.rule.n_visits), edges.indices, edges.indptr)
+        edges = sparse.csr_array(scaled, shape=edges.shape)
+        local = _solve_block(edges, block.component_start, first, weight, objective.threshold, random_state)
+        kept = np.arange(len(local))
         if block.square is not None:
-            local = _keep_own(local, graph.position[block.rows], block.square)
-        kept = np.flatnonzero(local >= 0)
-        pixels.append(flat[kept])
-        communities.append(flat[local[kept]])
+            kept = _own(local, graph.vertices.centre[block.rows], size, block.square)
+        pixels.append(graph.pixels_of(block.rows[kept]))
+        communities.append(np.repeat(_first_pixel(local, first)[kept], size[kept]))
     nothing = [np.zeros(0, np.int64)]
     return np.concatenate(pixels or nothing), np.concatenate(communities or nothing), total
 
@@ -79,19 +85,18 @@ def solve_graph(
 def total_strength(graph: PixelGraph) -> int:
     """The sum over the strengths of all pixels, in multiples of `edge_unit`; builds every edge."""
     return sum(
-        int(strength_of(graph.edges(index))[block.own].sum()) for index, block in enumerate(graph.blocks)
+        int(graph.strength(index, graph.edges(index))[block.own].sum())
+        for index, block in enumerate(graph.blocks)
     )
 
 
-def leiden_communities(
-    edges: sparse.csr_array, node_weight: np.ndarray | None, threshold: float
-) -> np.ndarray:
+def leiden_communities(edges: sparse.csr_array, node_weight: np.ndarray, threshold: float) -> np.ndarray:
     """Communities of one graph; draws from igraph's current random generator.
 
     Parameters
     ----------
     edges : (n, n) strictly upper triangular sparse array
-    node_weight : (n,) array or None for ones
+    node_weight : (n,) array
     threshold : float
         θ of the objective.
 
@@ -112,7 +117,7 @@ def leiden_communities(
     found = igraph.Graph(n, edges=pairs).community_leiden(
         objective_function="CPM",
         weights=edges.data,
-        node_weights=None if node_weight is None else node_weight.tolist(),
+        node_weights=node_weight.tolist(),
         resolution=threshold,
         n_iterations=_ITERATIONS,
     )
@@ -121,51 +126,51 @@ def leiden_communities(
 
 def _solve_block(
     edges: sparse.csr_array,
-    block: Block,
-    pixels: np.ndarray,
-    strength: np.ndarray,
-    n_visits: int,
-    objective: Objective,
+    component_start: np.ndarray,
+    first_pixel: np.ndarray,
+    node_weight: np.ndarray,
+    threshold: float,
     random_state: int,
 ) -> np.ndarray:
-    """(n,) community of each pixel of a block, named after the place of its first pixel."""
-    unit = edge_unit(n_visits)
-    node_weight = strength * unit if objective.use_strength else None
-    edges = sparse.csr_array((edges.data * unit, edges.indices, edges.indptr), shape=edges.shape)
-    linked, component_start, edges = _prune(edges, block.component_start, node_weight, objective.threshold)
-    if node_weight is not None:
-        node_weight = node_weight[linked]
-    community = np.arange(len(pixels))  # alone, until the solver says otherwise
+    """(n,) community of each vertex of a block, named after the place of its first vertex."""
+    linked, component_start, edges = _prune(edges, component_start, node_weight, threshold)
+    node_weight = node_weight[linked]
+    community = np.arange(len(first_pixel))  # alone, until the solver says otherwise
     with _private_igraph_random() as generator:
         for start, stop in pairwise(component_start):
             if stop - start < 2:
                 continue
             members = linked[start:stop]
-            generator.seed(f"{random_state} {pixels[members[0]]}")
+            generator.seed(f"{random_state} {first_pixel[members[0]]}")
             part = sparse.csr_array(edges[start:stop, start:stop])
-            weight = None if node_weight is None else node_weight[start:stop]
-            local = leiden_communities(part, weight, objective.threshold)
+            local = leiden_communities(part, node_weight[start:stop], threshold)
             community[members] = members[np.unique(local, return_index=True)[1]][local]
     return community
 
 
-def _prune(
-    edges: sparse.csr_array, component_start: np.ndarray, node_weight: np.ndarray | None, threshold: float
-) -> tuple[np.ndarray, np.ndarray, sparse.csr_array]:
-    """Leave out pixels that every optimum leaves alone: those of whose edges none exceeds θ a a'.
+def _first_pixel(community: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """(n,) the first pixel in the community of each vertex, given the first pixel of each vertex."""
+    _, inverse = np.unique(community, return_inverse=True)
+    least = np.full(int(inverse.max(initial=-1)) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(least, inverse, first)
+    return least[inverse]
 
-    Exact: such a pixel takes part in no community, because leaving one gains Σ (θ a a' - e) > 0; and as none
+
+def _prune(
+    edges: sparse.csr_array, component_start: np.ndarray, node_weight: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray, sparse.csr_array]:
+    """Leave out vertices that every optimum leaves alone: those of whose edges none exceeds θ a a'.
+
+    Exact: such a vertex takes part in no community, because leaving one gains Σ (θ a a' - e) > 0; and as none
     of its edges pays, no neighbour loses an edge that could hold it.
 
     Returns
     -------
-    The pixels that stay, where the components now start among them, and the edges between them.
+    The vertices that stay, where the components now start among them, and the edges between them.
     """
     n = edges.shape[0]
     first = np.repeat(np.arange(n, dtype=np.int32), np.diff(edges.indptr))
-    expected = threshold
-    if node_weight is not None:
-        expected = threshold * node_weight[first] * node_weight[edges.indices]
+    expected = threshold * node_weight[first] * node_weight[edges.indices]
     pays = np.flatnonzero(edges.data > expected)
     stays = np.zeros(n, dtype=bool)
     stays[first[pays]] = True
@@ -175,12 +180,13 @@ def _prune(
     return linked, start, edges if stays.all() else edges[linked][:, linked]
 
 
-def _keep_own(community: np.ndarray, position: np.ndarray, square: np.ndarray) -> np.ndarray:
-    """Give up (-1) the communities of a square whose centroid lies in its halo: its neighbour has them."""
-    _, inverse, size = np.unique(community, return_inverse=True, return_counts=True)
-    centroid = np.stack([np.bincount(inverse, weights=axis) / size for axis in position.T], axis=1)
-    kept = np.all((centroid >= square[0]) & (centroid < square[1]), axis=1)
-    return np.where(kept[inverse], community, -1)
+def _own(community: np.ndarray, centre: np.ndarray, size: np.ndarray, square: np.ndarray) -> np.ndarray:
+    """The vertices of communities whose centroid lies in the square; its neighbours have the others."""
+    _, inverse = np.unique(community, return_inverse=True)
+    moments = [np.bincount(inverse, weights=axis * size) for axis in centre.T]
+    centroid = np.stack(moments, axis=1) / np.bincount(inverse, weights=size)[:, None]
+    inside = np.all((centroid >= square[0]) & (centroid < square[1]), axis=1)
+    return np.flatnonzero(inside[inverse])
 
 
 @contextmanager

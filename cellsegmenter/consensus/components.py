@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
+from cellsegmenter.consensus.contraction import CELL
 from cellsegmenter.consensus.membership import load_pixels
 from cellsegmenter.store import Record, Store, Task, run_tasks
 from cellsegmenter.windows import Tiling
@@ -126,7 +127,7 @@ def _summary(store: Store, tile: int, min_weight: float, width: int) -> Record:
     }
 
 
-def shares(components: Components, tiling: Tiling, *, halo: float, largest: int) -> dict[int, Share]:
+def shares(components: Components, tiling: Tiling, *, halo: int, largest: int) -> dict[int, Share]:
     """What the task of each tile solves.
 
     Components belong to the tile of their first pixel.  Those of more than `largest` pixels are cut into squares
@@ -136,8 +137,8 @@ def shares(components: Components, tiling: Tiling, *, halo: float, largest: int)
     ----------
     components : Components
     tiling : Tiling
-    halo : float
-        px.
+    halo : int
+        px, a multiple of `CELL`.
     largest : int
         A square and its halo have about this many pixels.
     """
@@ -172,10 +173,11 @@ def shares(components: Components, tiling: Tiling, *, halo: float, largest: int)
 
 
 def _squares(
-    components: Components, component: int, tiling: Tiling, halo: float, largest: int
+    components: Components, component: int, tiling: Tiling, halo: int, largest: int
 ) -> list[tuple[int, np.ndarray, list[int]]]:
     """The squares that cover a component: task, (component, box), and the tiles that it and its halo touch."""
-    side = max(np.sqrt(largest) - 2 * halo, 2 * halo)
+    # Whole cells of merged pixels, so that a cell is merged alike wherever it is seen.
+    side = CELL * round(max(np.sqrt(largest) - 2 * halo, 2 * halo, CELL) / CELL)
     low, high = components.low[component], components.high[component]
     first, last = (low // side).astype(int), (high // side).astype(int)
     found = []

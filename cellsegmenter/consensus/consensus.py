@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cellsegmenter.consensus.automatic import best_resolution
+from cellsegmenter.consensus.contraction import MERGE_TOLERANCE
 from cellsegmenter.consensus.graph import EdgeRule
 from cellsegmenter.consensus.labels import Segmentation, TileParts, label_tiles, tile_labels
 from cellsegmenter.consensus.membership import (
@@ -46,6 +47,7 @@ def build_consensus(
     *,
     cutoff_distance: float,
     min_edge: float = 0.01,
+    merge_tolerance: float = MERGE_TOLERANCE,
     n_jobs: int | None = 1,
     tile_size: int = TILE_SIZE,
 ) -> Consensus:
@@ -58,6 +60,9 @@ def build_consensus(
         Pixels at least this many px apart have no edge (d_c of S9): a fraction of the object size.
     min_edge : float
         Average co-membership weights below this are no edges (E_min of S9).
+    merge_tolerance : float
+        Neighbouring pixels whose rows of Π differ by no more than this fraction are solved as one; 0 solves every
+        pixel alone, as published, and takes several times as long in dense tissue.  See `contraction`.
     n_jobs : int or None
         Processes for joblib; ``joblib.parallel_config`` decides what they are.
     tile_size : int
@@ -78,6 +83,7 @@ def build_consensus(
         n_visits=instances.n_visits,
         cutoff_distance=cutoff_distance,
         min_edge=min_edge,
+        merge_tolerance=merge_tolerance,
         n_jobs=n_jobs,
     )
 
@@ -112,7 +118,7 @@ class Consensus:
     tiling : Tiling
     n_visits : int
         Windows that see a pixel × posterior samples.
-    cutoff_distance, min_edge : float
+    cutoff_distance, min_edge, merge_tolerance : float
         See `build_consensus`.
     n_jobs : int or None
         For joblib.
@@ -128,6 +134,7 @@ class Consensus:
         n_visits: int,
         cutoff_distance: float,
         min_edge: float = 0.01,
+        merge_tolerance: float = MERGE_TOLERANCE,
         n_jobs: int | None = 1,
         progress: bool = False,
     ) -> None:
@@ -140,7 +147,12 @@ class Consensus:
             raise ValueError(f"min_edge={min_edge!r} must lie between 0 and 1, for example 0.01")
         self.store = store
         self.tiling = tiling
-        self.rule = EdgeRule(float(cutoff_distance), float(min_edge), n_visits)
+        if not 0 <= merge_tolerance < 1:
+            raise ValueError(
+                f"merge_tolerance={merge_tolerance!r} must be at least 0 (merge nothing) and below 1; "
+                f"use {MERGE_TOLERANCE}"
+            )
+        self.rule = EdgeRule(float(cutoff_distance), float(min_edge), n_visits, float(merge_tolerance))
         self.n_jobs = n_jobs
         self.progress = progress
         self._work: GraphWork | None = None

@@ -39,15 +39,16 @@ def pixel_edges(
     n_visits: int,
     cutoff_distance: float,
     min_edge: float,
+    size: np.ndarray | None = None,
 ) -> sparse.csr_array:
-    """The edges among some pixels, each pair once.
+    """The edges among some pixels, or among groups of pixels whose rows are summed up, each pair once.
 
     Parameters
     ----------
     membership : (n, m) sparse int32 array
         Rows of Π in 255ths; columns without an entry cost time.
     position : (n, 2) array
-        Row and column of the pixels in px.
+        Row and column of the pixels, or of the groups' centres, in px.
     reach_end : (n,) int array, non-decreasing
         No pixel at or after ``reach_end[p]`` can have an edge with pixel p or with a pixel before it.
     n_visits : int
@@ -55,7 +56,9 @@ def pixel_edges(
     cutoff_distance : float
         Only pairs closer than this many px have an edge (d_c of S9).
     min_edge : float
-        Only weights of at least this are kept (E_min of S9).
+        Only weights of at least this are kept (E_min of S9); between groups, the mean weight of the pairs.
+    size : (n,) int array, optional
+        Pixels of each group; by default 1.
 
     Returns
     -------
@@ -63,6 +66,8 @@ def pixel_edges(
     """
     n_pixels = membership.shape[0]
     least = min_edge / edge_unit(n_visits)
+    # The loop is over all candidate pairs, so that single pixels should not pay for groups.
+    groups = size is not None and bool((size > 1).any())
     counts, neighbours, weights = [], [], []
     for start in range(0, n_pixels, _ROWS):
         stop = min(start + _ROWS, n_pixels)
@@ -74,7 +79,8 @@ def pixel_edges(
         # average: it is what communities weigh against the resolution, it does not depend on how many
         # windows saw the pair, and 0.01 is far below any useful threshold (0.02 and more), so that
         # nothing that could hold two pixels together is lost.
-        keep = np.flatnonzero((second > first) & (weight >= least))
+        needed = least * size[first] * size[second] if size is not None and groups else least
+        keep = np.flatnonzero((second > first) & (weight >= needed))
         first, second = first[keep], second[keep]
         near = ((position[first] - position[second]) ** 2).sum(1) < cutoff_distance**2
         counts.append(np.bincount(first[near] - start, minlength=stop - start))

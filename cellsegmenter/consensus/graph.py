@@ -1,6 +1,6 @@
 """The part of the co-membership graph that one task solves, cut into blocks (Sec. 4).
 
-Vertices are the pixels that are foreground often enough.
+Vertices are the pixels that are foreground often enough, those that nothing tells apart as one; see `contraction`.
 
 **Solving by component is exact.**  Joining two components adds no internal weight and a positive penalty,
 γ |C| |C'| for CPM and γ/2m S(C) S(C') for RB, so no optimum does it; for RB the m must be that of the whole
@@ -20,13 +20,14 @@ import numpy as np
 from scipy import sparse
 
 from cellsegmenter.consensus.components import Share, local_components
+from cellsegmenter.consensus.contraction import merge_pixels
 from cellsegmenter.consensus.edges import pixel_edges
 from cellsegmenter.consensus.membership import load_pixels
 from cellsegmenter.store import Store
 
-__all__ = ["Block", "EdgeRule", "PixelGraph", "load_graph", "strength_of"]
+__all__ = ["Block", "EdgeRule", "PixelGraph", "load_graph"]
 
-# Small components are solved together up to this many pixels (enough to make Python's share negligible).
+# Small components are solved together up to this many vertices (enough to make Python's share negligible).
 _BLOCK_PIXELS = 8_192
 
 
@@ -37,11 +38,12 @@ class EdgeRule:
     cutoff_distance: float  # px, d_c
     min_edge: float  # E_min, of the average weight
     n_visits: int  # windows that see a pixel × posterior samples
+    merge_tolerance: float = 0.0  # by how much the rows of merged pixels may differ, see `merge_pixels`
 
 
 @dataclass(frozen=True)
 class Block:
-    """Pixels that are solved together: several whole components, or one square of a large component."""
+    """Vertices that are solved together: several whole components, or one square of a large component."""
 
     rows: np.ndarray  # (n,) int: vertices of the graph, ascending
     component_start: np.ndarray  # (k + 1,) int: where the components begin among the rows, and the end
@@ -57,7 +59,14 @@ class Block:
 
 
 class PixelGraph:
-    """Some pixels of an image, by component: their Π, and blocks whose edges are built when they are needed.
+    """Some pixels of an image as vertices, and blocks of these whose edges are built when they are needed.
+
+    Attributes
+    ----------
+    vertices : Vertices
+    pixels : (n,) int64 array
+        Flat pixels of the image, vertex by vertex, and within one ascending.
+    blocks : list of Block
 
     Parameters
     ----------
@@ -91,37 +100,55 @@ class PixelGraph:
         halo: float = 0,
         keep_edges: bool = False,
     ) -> None:
-        # By component, and within it in row-major order: components become slices, and reach a binary search.
-        order = np.lexsort((pixels, component))
-        self.membership = sparse.csr_array(membership[order])
-        self.pixels = pixels[order]
-        self.position = np.stack(np.divmod(self.pixels, width), axis=1).astype(np.int32)
         self.rule = rule
+        position = np.stack(np.divmod(pixels, width), axis=1)
+        # By component, and within it by row: components become slices, and reach a binary search.
+        self.vertices = merge_pixels(
+            membership,
+            position,
+            component,
+            tolerance=rule.merge_tolerance,
+            cutoff_distance=rule.cutoff_distance,
+            n_visits=rule.n_visits,
+        )
+        self.pixels = pixels[np.lexsort((pixels, self.vertices.of_pixel))]
+        self._start = np.concatenate([[0], np.cumsum(self.vertices.size)])
         squares = np.zeros((0, 5)) if squares is None else squares
-        self.blocks = list(_make_blocks(component[order], self.position, squares, halo))
+        self.blocks = list(_make_blocks(self.vertices.component, self.vertices.centre, squares, halo))
         if keep_edges:
             self.edges = lru_cache(maxsize=None)(self.edges)  # type: ignore[method-assign]
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.vertices.size)
 
     def edges(self, index: int) -> sparse.csr_array:
         """The edges of a block, see `pixel_edges`."""
         block = self.blocks[index]
-        position = self.position[block.rows]
+        centre = self.vertices.centre[block.rows]
         return pixel_edges(
-            self.membership[block.rows],
-            position,
-            block.reach_end(position[:, 0], self.rule.cutoff_distance),
+            self.vertices.membership[block.rows],
+            centre,
+            block.reach_end(centre[:, 0], self.rule.cutoff_distance),
             n_visits=self.rule.n_visits,
             cutoff_distance=self.rule.cutoff_distance,
             min_edge=self.rule.min_edge,
+            size=self.vertices.size[block.rows],
         )
 
+    def strength(self, index: int, edges: sparse.csr_array) -> np.ndarray:
+        """(n,) int64 sum of the strengths of the pixels of each vertex of a block, given the block's edges."""
+        outside = edges.sum(axis=1, dtype=np.int64) + edges.sum(axis=0, dtype=np.int64)
+        return outside + 2 * self.vertices.inside[self.blocks[index].rows]
 
-def strength_of(edges: sparse.csr_array) -> np.ndarray:
-    """(n,) int64 sum of the weights of each pixel's edges, given each pair once."""
-    return edges.sum(axis=1, dtype=np.int64) + edges.sum(axis=0, dtype=np.int64)
+    def first_pixel(self, rows: np.ndarray) -> np.ndarray:
+        """The first flat pixel of each of some vertices."""
+        return self.pixels[self._start[rows]]
+
+    def pixels_of(self, rows: np.ndarray) -> np.ndarray:
+        """All flat pixels of some vertices, one vertex after the other."""
+        size = self.vertices.size[rows]
+        offset = self._start[rows] - np.cumsum(size) + size
+        return self.pixels[np.repeat(offset, size) + np.arange(int(size.sum()))]
 
 
 def load_graph(
