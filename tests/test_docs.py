@@ -54,6 +54,13 @@ def by_name(page):
     return page.name
 
 
+def with_python():
+    """Pages with Python; one of them starts a cluster of processes."""
+    pages = [page for page in PAGES if blocks(page, "python")]
+    slow = pytest.mark.slow
+    return [pytest.param(page, marks=slow if page.name == "large-images.md" else ()) for page in pages]
+
+
 class TestPython:
     @pytest.fixture(autouse=True)
     def small_world(self, monkeypatch, tmp_path):
@@ -69,7 +76,7 @@ class TestPython:
         for name, turned in (("a", image), ("b", image.T)):
             tifffile.imwrite(f"plate/{name}.tif", turned)
 
-    @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=by_name)
+    @pytest.mark.parametrize("page", with_python(), ids=by_name)
     def test_it_runs(self, page, monkeypatch):
         images = list(datasets.make_nuclei(4, size=96, count=(4, 7), random_state=0).images)
         namespace = {"__name__": "__docs__", "image": images[0], "images": images}
