@@ -334,7 +334,8 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         ----------
         image : array-like (H, W), or with ``channel_axis`` one axis more
         region : (row, column, height, width), optional
-            Only this part, px; its intensities and its diameter count as those of the whole image.
+            Only this part, px; intensities, diameter and windows are those of the whole image, so that away from
+            the border of the region the samples are those that `predict` draws there.
         n_samples, stride, diameter, random_state : optional
             Instead of the estimator's own.
         work_folder : str or Path, optional
@@ -724,7 +725,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         region: Region | None = None,
         work_folder: str | Path | None = None,
     ) -> ImageConsensus:
-        prepared, scale = self._prepared(view, diameter, region)
+        prepared, scale = self._prepared(view, diameter)
         if scale != 1.0:
             self._say(f"rescaled by {scale:.3g} to the model's diameter of {self.working_diameter_:.1f} px")
         return consensus_of(
@@ -737,6 +738,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
             min_size=self.min_size,
             n_jobs=self.n_jobs,
             device=device,
+            region=region,
             work_folder=work_folder,
         )
 

@@ -23,7 +23,7 @@ class ImageConsensus:
     ----------
     graph : Consensus
         At working scale.
-    image_shape : (height, width) in px of the user's image
+    image_shape : (height, width) in px of the user's image, or of its region
     scale : float
         Working size over the image's own.
     resolution : "auto", float or AbsoluteResolution
@@ -35,7 +35,7 @@ class ImageConsensus:
     def __init__(
         self,
         graph: Consensus,
-        image_shape: tuple[int, int],
+        pixels: tuple[np.ndarray, np.ndarray],
         scale: float,
         *,
         resolution: Literal["auto"] | float | AbsoluteResolution,
@@ -43,7 +43,9 @@ class ImageConsensus:
         random_state: int,
     ) -> None:
         self.graph = graph
-        self.image_shape = image_shape
+        # The row and the column of the graph that each row and column of the image shows.
+        self._pixels = pixels
+        self.image_shape = (len(pixels[0]), len(pixels[1]))
         self.scale = scale
         self.resolution = resolution
         self.min_size = min_size
@@ -73,15 +75,15 @@ class ImageConsensus:
         )
         if segmentation.labels.shape == self.image_shape:
             return segmentation
-        return _at_shape(segmentation, self.image_shape, self.graph.store)
+        return _at_pixels(segmentation, self._pixels, self.graph.store)
 
 
-def _at_shape(segmentation: Segmentation, shape: tuple[int, int], store: Store) -> Segmentation:
-    """The nearest label of each pixel of a larger or smaller image; objects that vanish are dropped."""
-    rows, columns = (
-        np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(np.int64)
-        for old, new in zip(segmentation.labels.shape, shape, strict=True)
-    )
+def _at_pixels(
+    segmentation: Segmentation, pixels: tuple[np.ndarray, np.ndarray], store: Store
+) -> Segmentation:
+    """The label at each of some rows and columns, which make another image; objects that vanish are dropped."""
+    rows, columns = pixels
+    shape = (len(rows), len(columns))
     labels = store.new_image("labels-at-shape", shape, np.int32)
     foreground = store.new_image("foreground-at-shape", shape, np.float32)
     seen = np.zeros(len(segmentation) + 1, dtype=bool)

@@ -22,7 +22,7 @@ from cellsegmenter.model.rendering import present_objects
 from cellsegmenter.model.structured_vae import Noise, StructuredVAE
 from cellsegmenter.store import Record, Store, Task, run_tasks
 from cellsegmenter.types import CERTAIN, Instances, WindowPosterior
-from cellsegmenter.windows import ImagePart, Tiling, WindowGrid, make_windows
+from cellsegmenter.windows import ImagePart, Region, Tiling, WindowGrid, make_windows
 
 __all__ = ["BATCH_SIZE", "InferenceSettings", "infer_instances", "infer_tiles", "sample_windows"]
 
@@ -100,7 +100,7 @@ def infer_instances(
     device : torch.device
     """
     grid = make_windows(image.shape[-2:], model.config.window_size, settings.stride)
-    return _infer(model, grid.read(image), settings, device)
+    return _infer(model, grid.read(image), settings, device, Region(0, 0, *grid.image_shape))
 
 
 def infer_tiles(
@@ -111,46 +111,69 @@ def infer_tiles(
     *,
     store: Store,
     tiling: Tiling,
+    region: Region | None = None,
     n_jobs: int | None = 1,
 ) -> None:
     """Make `found-t`, what `infer_instances` finds in the windows of a tile, for every tile that lacks it.
 
     The samples are the same in every tiling: windows go through the networks in the same batches.
+
+    Parameters
+    ----------
+    model, image, settings, device
+        See `infer_instances`.
+    store : Store
+        Where the records go.
+    tiling : Tiling
+        Of the region.
+    region : Region, optional
+        Of the image, px at working scale; by default all of it.  Its windows are those of the whole image that touch
+        it, with their random numbers, so that it shows what the whole image does there; what is found is told in
+        pixels of the region.
+    n_jobs : int or None
+        For joblib.
     """
     grid = make_windows(image.shape[-2:], model.config.window_size, settings.stride)
-    tile = tiling.tile_of(grid.origin)
+    frame = Region(0, 0, *grid.image_shape) if region is None else region
+    grid = grid.touching(frame)
+    tile = tiling.tile_of(grid.origin - frame.corner)
 
     def arguments(number: int) -> tuple[Any, ...]:
-        return model, grid.take(np.flatnonzero(tile == number)).read(image), settings, device
+        return model, grid.take(np.flatnonzero(tile == number)).read(image), settings, device, frame
 
     tasks = [Task(f"found-{t}", _infer_tile, (), partial(arguments, t)) for t in range(len(tiling))]
     run_tasks(store, tasks, n_jobs, progress="inference" if settings.progress else None)
 
 
 def _infer_tile(
-    store: Store, model: StructuredVAE, part: ImagePart, settings: InferenceSettings, device: torch.device
+    store: Store,
+    model: StructuredVAE,
+    part: ImagePart,
+    settings: InferenceSettings,
+    device: torch.device,
+    frame: Region,
 ) -> Record:
-    return found_record(_infer(model, part, settings, device))
+    return found_record(_infer(model, part, settings, device, frame))
 
 
 def _infer(
-    model: StructuredVAE, part: ImagePart, settings: InferenceSettings, device: torch.device
+    model: StructuredVAE, part: ImagePart, settings: InferenceSettings, device: torch.device, frame: Region
 ) -> Instances:
-    """What is found in the windows of a part of an image."""
+    """What is found in the windows of a part of an image, in pixels of the frame."""
     grid = part.grid
     parts: list[_Found] = []
     for index in grid.batches():
         pixels = part.windows(index)
         for sample, posterior in sample_windows(model, pixels, grid.origin[index], settings, device):
-            parts.append(_collect(posterior, grid, index, sample))
-    return _assemble(parts, grid, model.config.latent_dim, settings)
+            parts.append(_collect(posterior, grid.origin[index], index, sample, frame))
+    return _assemble(parts, grid, model.config.latent_dim, settings, frame)
 
 
 @dataclass(frozen=True)
 class _Found:
     """The objects of one batch of windows, n of them, with their pixels one object after the other."""
 
-    pixel: np.ndarray  # (nnz,) int64 flat pixel of the image
+    pixel: np.ndarray  # (nnz,) int64 flat pixel of the frame
     weight: np.ndarray  # (nnz,) uint8 mixing probability in 255ths
     n_pixels: np.ndarray  # (n,) int64
     window: np.ndarray  # (n,)
@@ -160,16 +183,18 @@ class _Found:
     z_what: np.ndarray  # (n, D)
 
 
-def _collect(posterior: WindowPosterior, grid: WindowGrid, index: np.ndarray, sample: int) -> _Found:
-    """Keep the pixels of present objects that lie in the image; `index` (B,) are the windows of the batch."""
+def _collect(
+    posterior: WindowPosterior, origin: np.ndarray, index: np.ndarray, sample: int, frame: Region
+) -> _Found:
+    """Keep the pixels of present objects that lie in the frame; `index` (B,) are the windows of the batch."""
     window, slot = (posterior.presence > 0.5).nonzero(as_tuple=True)
 
     def of_present(field: Tensor) -> np.ndarray:
         return field[window, slot].float().cpu().numpy()
 
     drawn = present_objects(posterior)
-    height, width = grid.image_shape
-    corner = grid.origin[index[window.cpu().numpy()]]  # (n, 2)
+    height, width = frame.shape
+    corner = (origin - frame.corner)[window.cpu().numpy()]  # (n, 2)
     row = drawn.row.cpu().numpy() + corner[:, 0, None]  # (n, P)
     column = drawn.column.cpu().numpy() + corner[:, 1, None]
     weight = (CERTAIN * drawn.mixing_prob).round().to(torch.uint8).cpu().numpy()  # (n, P, P)
@@ -192,7 +217,7 @@ def _collect(posterior: WindowPosterior, grid: WindowGrid, index: np.ndarray, sa
 
 
 def _assemble(
-    parts: list[_Found], grid: WindowGrid, latent_dim: int, settings: InferenceSettings
+    parts: list[_Found], grid: WindowGrid, latent_dim: int, settings: InferenceSettings, frame: Region
 ) -> Instances:
     def joined(name: str) -> np.ndarray:
         return np.concatenate([getattr(part, name) for part in parts])
@@ -200,20 +225,20 @@ def _assemble(
     n_pixels = joined("n_pixels")
     n_samples = settings.n_samples or 1
     indptr = np.concatenate([[0], np.cumsum(n_pixels)])
-    height, width = grid.image_shape
+    height, width = frame.shape
     membership = sparse.csc_array(
         (joined("weight"), joined("pixel"), indptr), shape=(height * width, len(n_pixels))
     )
     return Instances(
         membership=membership,
-        image_shape=grid.image_shape,
+        image_shape=frame.shape,
         n_visits=grid.n_visits * n_samples,
         window=joined("window"),
         sample=joined("sample"),
         presence_prob=joined("presence_prob"),
         boxes=joined("boxes"),
         z_what=joined("z_what").reshape(-1, latent_dim),
-        window_origin=grid.origin,
+        window_origin=grid.origin - frame.corner,
         window_size=grid.window_size,
         n_samples=n_samples,
     )

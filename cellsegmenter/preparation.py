@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
 
 from cellsegmenter.normalize import ImageStatistics, image_statistics, normalize_image
 from cellsegmenter.validation import full_key
-from cellsegmenter.windows import reflect_index
+from cellsegmenter.windows import Region, reflect_index
 
 __all__ = ["PreparedImage", "Region", "ScaledImage", "check_region", "prepare_image"]
 
 # Rescaled images of fewer pixels stay in memory, for training reads each of them many times.
 _IN_MEMORY = 2**22
-
-
-class Region(NamedTuple):
-    """A rectangle of an image, px."""
-
-    row: int  # of the first pixel
-    column: int
-    height: int
-    width: int
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """Rows and columns."""
-        return slice(self.row, self.row + self.height), slice(self.column, self.column + self.width)
 
 
 def check_region(region: Any, image_shape: tuple[int, ...]) -> Region:
@@ -69,6 +55,27 @@ class PreparedImage:
     @property
     def shape(self) -> tuple[int, int, int]:
         return tuple(int(n) for n in self.source.shape)  # type: ignore[return-value]
+
+    def working_region(self, region: Region) -> Region:
+        """The pixels at working scale that a region of the user's image touches."""
+        spans = []
+        for first, n, new, old in zip(
+            region.corner.tolist(), region.shape, self.shape[-2:], self.original_shape, strict=True
+        ):
+            low, high = first * new // old, -(-(first + n) * new // old)
+            spans.append((low, high - low))
+        (row, height), (column, width) = spans
+        return Region(row, column, height, width)
+
+    def working_pixels(self, region: Region) -> tuple[np.ndarray, np.ndarray]:
+        """The row and the column at working scale that each row and column of a region of the user's image shows."""
+        rows, columns = (
+            np.minimum((np.arange(first, first + n) + 0.5) * new / old, new - 1).astype(np.int64)
+            for first, n, new, old in zip(
+                region.corner.tolist(), region.shape, self.shape[-2:], self.original_shape, strict=True
+            )
+        )
+        return rows, columns
 
     def __getitem__(self, key: Any) -> np.ndarray:
         return normalize_image(self.source[key], method=self.intensity, statistics=self.statistics)

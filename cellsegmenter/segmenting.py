@@ -18,7 +18,7 @@ from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.store import FolderStore, MemoryStore, Store
 from cellsegmenter.validation import check_choice, check_number
-from cellsegmenter.windows import TILE_SIZE, Tiling, make_tiling
+from cellsegmenter.windows import TILE_SIZE, Region, Tiling, make_tiling
 
 __all__ = ["OVERLAP_THRESHOLD", "PREDICTION_SLOTS", "consensus_of", "working_scale"]
 
@@ -66,20 +66,29 @@ def consensus_of(
     min_size: int | None,
     n_jobs: int | None,
     device: torch.device,
+    region: Region | None = None,
     work_folder: str | Path | None = None,
     tile_size: int = TILE_SIZE,
 ) -> ImageConsensus:
-    """Sample the posterior of a prepared image and make its graph ready to be cut.
+    """Sample the posterior of a prepared image, or of a region of it, and make its graph ready to be cut.
+
+    A region is in px of the user's image.  It sees what the whole image sees there: the same windows with the same
+    random numbers, which look beyond its border.
 
     With a work folder everything that grows with the image stays on disk, and what an earlier call with the same
     arguments has left there is not done again.
     """
     size = model.config.window_size
-    tiling = make_tiling(prepared.shape[-2:], size, settings.stride, tile_size)
+    region = Region(0, 0, *prepared.original_shape) if region is None else region
+    frame = prepared.working_region(region)
+    rows, columns = prepared.working_pixels(region)
+    tiling = make_tiling(prepared.shape[-2:], size, settings.stride, tile_size).within(frame)
     store: Store = MemoryStore()
     if work_folder is not None:
-        store = FolderStore(work_folder, _identity(model, prepared, settings, tiling, working_diameter))
-    infer_tiles(model, prepared, settings, device, store=store, tiling=tiling, n_jobs=n_jobs)
+        store = FolderStore(
+            work_folder, _identity(model, prepared, settings, frame, tiling, working_diameter)
+        )
+    infer_tiles(model, prepared, settings, device, store=store, tiling=tiling, region=frame, n_jobs=n_jobs)
     graph = Consensus(
         store,
         tiling,
@@ -92,7 +101,7 @@ def consensus_of(
         min_size = max(1, round(_SMALLEST_FRACTION * model.config.object_size[0] ** 2 / scale**2))
     return ImageConsensus(
         graph,
-        prepared.original_shape,
+        (rows - frame.row, columns - frame.column),
         scale,
         resolution=resolution,
         min_size=min_size,
@@ -104,6 +113,7 @@ def _identity(
     model: StructuredVAE,
     prepared: PreparedImage,
     settings: InferenceSettings,
+    frame: Region,
     tiling: Tiling,
     working_diameter: float,
 ) -> dict[str, Any]:
@@ -117,6 +127,7 @@ def _identity(
         "image": _pixels_hash(prepared),
         "image_shape": list(prepared.original_shape),
         "working_shape": list(prepared.shape),
+        "region": list(frame),
         "intensity": prepared.intensity,
         "model": weights.hexdigest()[:16],
         "stride": settings.stride,

@@ -9,12 +9,13 @@ that loads lazily (zarr, dask, memmap) is read window by window.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 __all__ = [
     "TILE_SIZE",
+    "Region",
     "Tiling",
     "WindowGrid",
     "check_stride",
@@ -28,6 +29,30 @@ __all__ = [
 # depend on the batch it sees, so batches are the same in every tiling.
 _BATCH_ROWS, _BATCH_COLUMNS = 4, 8
 TILE_SIZE = 1024  # px: what is worked on at a time
+
+
+class Region(NamedTuple):
+    """A rectangle of an image, px."""
+
+    row: int  # of the first pixel
+    column: int
+    height: int
+    width: int
+
+    @property
+    def corner(self) -> np.ndarray:
+        """(2,) row and column of the first pixel."""
+        return np.array([self.row, self.column])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns."""
+        return slice(self.row, self.row + self.height), slice(self.column, self.column + self.width)
 
 
 def reflect_index(position: np.ndarray, length: int) -> np.ndarray:
@@ -84,6 +109,12 @@ class WindowGrid:
     def take(self, index: np.ndarray) -> WindowGrid:
         """The grid with only the windows at `index`."""
         return replace(self, origin=self.origin[index])
+
+    def touching(self, region: Region) -> WindowGrid:
+        """The grid with only the windows that show pixels of a region."""
+        ends = region.corner + region.shape
+        shows = (self.origin + self.window_size > region.corner) & (self.origin < ends)
+        return self.take(np.flatnonzero(shows.all(axis=1)))
 
     def batches(self) -> list[np.ndarray]:
         """The windows in batches of neighbours, which are the same if some batches are missing."""
@@ -160,6 +191,21 @@ class Tiling:
 
     def __len__(self) -> int:
         return (len(self.rows) - 1) * (len(self.columns) - 1)
+
+    def within(self, region: Region) -> Tiling:
+        """The tiling of a region alone, at the same places of the image, so that batches of windows stay whole."""
+
+        def edges(old: np.ndarray, first: int, length: int) -> np.ndarray:
+            moved = old - first
+            return np.concatenate([[0], moved[(moved > 0) & (moved < length)], [length]])
+
+        rows, columns = (
+            edges(old, first, length)
+            for old, first, length in zip(
+                (self.rows, self.columns), region.corner.tolist(), region.shape, strict=True
+            )
+        )
+        return replace(self, image_shape=region.shape, rows=rows, columns=columns)
 
     def box(self, tile: int) -> tuple[int, int, int, int]:
         """First row, one past the last, first column, one past the last."""

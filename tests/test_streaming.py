@@ -12,11 +12,12 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import adjusted_rand_score
 
 from cellsegmenter import AbsoluteResolution
 from cellsegmenter.datasets import make_nuclei
 from cellsegmenter.model.rendering import present_objects, render
-from cellsegmenter.preparation import prepare_image
+from cellsegmenter.preparation import Region, prepare_image
 from cellsegmenter.segmenting import consensus_of
 from cellsegmenter.store import FolderStore, MemoryStore, Task, WorkFolderError, run_tasks
 
@@ -29,13 +30,13 @@ def image() -> np.ndarray:
     ).images[0]
 
 
-def consensus(segmenter, image, **options):
+def consensus(segmenter, image, scale=1.0, **options):
     settings = segmenter._inference_settings(0, n_samples=1)
     defaults = {"resolution": AbsoluteResolution(0.3), "min_size": 20, "n_jobs": 1, "tile_size": 4096}
     return consensus_of(
         segmenter.model_,
-        prepare_image(segmenter._one_image(image)[0]),
-        1.0,
+        prepare_image(segmenter._one_image(image)[0], scale=scale),
+        scale,
         settings,
         working_diameter=segmenter.working_diameter_,
         device=torch.device("cpu"),
@@ -76,6 +77,40 @@ def test_processes_give_the_same_labels(trained, image, whole, tmp_path, folder)
             trained, image, n_jobs=2, tile_size=48, work_folder=tmp_path / "work" if folder else None
         ).cut()
     assert_same(found, whole)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.8, 1.3])
+def test_a_region_shows_what_the_whole_image_does(trained, image, scale):
+    region = Region(87, 101, 170, 130)  # neither at a window's corner nor at a batch's
+    whole = consensus(trained, image, scale)
+    alone = consensus(trained, image, scale, region=region, tile_size=48)
+    assert len(alone.graph.tiling) >= 4
+    np.testing.assert_array_equal(alone.graph.foreground(), _within_frame(whole, image, region, scale))
+    large, small = whole.cut(), alone.cut()
+    assert small.labels.shape == region.shape
+    inner = (slice(20, -20), slice(20, -20))
+    expected = large.labels[region.slices][inner]
+    assert len(np.unique(expected)) > 10
+    # Of components that the border cuts, the solver sees another graph.
+    assert adjusted_rand_score(small.labels[inner].ravel(), expected.ravel()) > 0.95
+
+
+def _within_frame(whole, image, region, scale):
+    """The foreground of the whole image at working scale in the region."""
+    frame = prepare_image(image[None], scale=scale).working_region(region)
+    return whole.graph.foreground()[frame.slices]
+
+
+def test_a_region_with_whole_tiles_has_the_very_samples(trained, image):
+    region = Region(40, 60, 200, 210)
+    whole, alone = consensus(trained, image), consensus(trained, image, region=region)
+    found, part = (c.graph.store.load("found-0") for c in (whole, alone))
+    corner = [record["window_origin"][record["window"]] for record in (found, part)]
+    inside = ((corner[0] >= (40, 60)) & (corner[0] + 48 <= (240, 270))).all(axis=1)
+    there = ((corner[1] >= 0) & (corner[1] + 48 <= (200, 210))).all(axis=1)
+    assert inside.sum() > 100
+    np.testing.assert_array_equal(corner[0][inside] - (40, 60), corner[1][there])
+    np.testing.assert_allclose(found["z_what"][inside], part["z_what"][there], atol=1e-4)
 
 
 def test_a_finished_cut_is_not_done_again(trained, image, whole, tmp_path, monkeypatch):
