@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import igraph
 import leidenalg
 import numpy as np
+from sklearn.metrics import adjusted_rand_score
 
 from cellsegmenter.consensus import AbsoluteResolution, build_consensus
 from cellsegmenter.consensus.communities import Objective, solve_graph
@@ -23,7 +25,10 @@ from cellsegmenter.consensus.work import GraphWork
 from tests.reference import simulate_discs, simulate_instances
 
 
-def timed(name: str, work: Callable[[], object]) -> tuple[object, float]:
+Result = TypeVar("Result")
+
+
+def timed(name: str, work: Callable[[], Result]) -> tuple[Result, float]:
     start = time.process_time()
     result = work()
     seconds = time.process_time() - start
@@ -41,6 +46,7 @@ def leidenalg_communities(graphs: list[PixelGraph], resolution: float) -> None:
                 igraph.Graph(edges.shape[0], edges=pairs),
                 leidenalg.CPMVertexPartition,
                 weights=(edges.data * edge_unit(graph.rule.n_visits)).tolist(),
+                node_sizes=graph.vertices.size[graph.blocks[index].rows].tolist(),
                 resolution_parameter=resolution,
             )
 
@@ -59,6 +65,8 @@ def main() -> None:
     wanted = AbsoluteResolution(options.resolution)
 
     found, cut = timed("cut, edges and all", lambda: consensus.cut(wanted))
+    single = build_consensus(instances, cutoff_distance=options.cutoff_distance, merge_tolerance=0)
+    exact, unmerged = timed("the same without merged pixels", lambda: single.cut(wanted))
     timed("automatic resolution and cut", consensus.cut)
     work = GraphWork(consensus.store, consensus.tiling, consensus.rule, 0.5, n_jobs=1)
     graphs = [work.graph(task) for task in work.shares]  # these keep their edges
@@ -75,6 +83,10 @@ def main() -> None:
     rest = cut - build - solve
     print(
         f"a cut of {cut:.1f} s is edges {build / cut:.0%}, communities {solve / cut:.0%}, the rest {rest / cut:.0%}"
+    )
+    alike = adjusted_rand_score(np.ravel(found.labels), np.ravel(exact.labels))
+    print(
+        f"merging pixels saves {1 - cut / unmerged:.0%}, and the labels have ARI {alike:.3f} to those without"
     )
     print(f"leidenalg takes {published / solve:.1f} times as long as igraph for the communities")
 
