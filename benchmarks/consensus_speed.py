@@ -24,7 +24,6 @@ from cellsegmenter.consensus.graph import PixelGraph
 from cellsegmenter.consensus.work import GraphWork
 from tests.reference import simulate_discs, simulate_instances
 
-
 Result = TypeVar("Result")
 
 
