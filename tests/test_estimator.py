@@ -739,7 +739,7 @@ def test_nothing_warns(scenes):
         {"diameter": "auto"},
         {"diameter": 20},
         {"noise_scale": 0.1},
-        {"density": (0, 1)},
+        {"density": (0, 1), "area": (0.01, 0.05)},
     ],
     ids=str,
 )
