@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from cellsegmenter.consensus import AbsoluteResolution
@@ -50,11 +50,11 @@ def write_model_file(path: Path, tensors: dict[str, Tensor], description: dict[s
         If nothing can be written to `path`.
     """
     with replacing(path) as beside:
-        save_file(
+        content = save(
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            beside,
             metadata={"format": _FORMAT, "description": json.dumps(description)},
         )
+        beside.write_bytes(content)  # safetensors' own writer makes files that nobody else may read
 
 
 def read_model_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

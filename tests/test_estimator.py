@@ -346,6 +346,12 @@ def test_save_and_load_give_the_same_predictions(trained, scenes, tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
 
 
+def test_a_saved_model_can_be_read_by_those_who_may_read_the_folder(trained, tmp_path):
+    trained.save(tmp_path / "model.safetensors")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_half_precision_halves_the_file_and_keeps_the_predictions(trained, scenes, tmp_path):
     full, half = tmp_path / "full.safetensors", tmp_path / "half.safetensors"
     trained.save(full)
