@@ -88,6 +88,7 @@ class ObjectDecoder(nn.Module):
         coordinate = (torch.arange(raster) + 0.5) / raster * 2 - 1
         radius = torch.hypot(coordinate[:, None], coordinate[None, :])
         self.template = nn.Parameter(4 * (0.8 - radius).clamp(-1, 1))
+        self.register_buffer("disc", torch.sigmoid(self.template.detach()), persistent=False)
         plane = torch.stack(torch.meshgrid(coordinate, coordinate, indexing="ij"))  # y, x
         self.register_buffer("plane", torch.cat([torch.ones(1, raster, raster), plane]), persistent=False)
 

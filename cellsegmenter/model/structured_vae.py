@@ -37,6 +37,7 @@ class Exploration(NamedTuple):
 
     warmup: float  # f(t): weight of the residual's rank in the presence probability (Sec. 3)
     rank_score: float  # weight of the residual's rank in the score of suppression
+    mask_hold: float = 0.0  # weight of a soft disc in every mask
     straight_through: bool = False  # whether the gradient of c reaches p (Suppl. S5)
 
 
@@ -170,7 +171,9 @@ class StructuredVAE(nn.Module):
         z_what = Gaussian(*(part.unflatten(0, presence.shape) for part in z_what))
         sample = _draw(z_what, noise and noise.z_what[:, : presence.shape[1]])
         weight, appearance = self.decode(sample)  # Eq. 4, objects
-        if exploration is None:
+        if exploration is not None:
+            weight = torch.lerp(weight, self.object_decoder.disc, exploration.mask_hold)
+        else:
             # An object that draws no pixel is none: of a hundred cells that are off with 99.5 %, every second sample
             # has one on (multi-MNIST with grid: one sample's count is right in 83 % of the images instead of 75 %).
             presence = presence * (weight.amax((-1, -2)) > 0.5)
