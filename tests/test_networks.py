@@ -207,6 +207,15 @@ def test_an_unknown_device_is_refused_with_a_remedy():
 # Inference (Sec. 2.1)
 
 
+def test_masks_stay_open_while_the_warm_up_holds_them():
+    model, hold = build(), Exploration(warmup=0.4, rank_score=0.0, mask_hold=1.0)
+    torch.nn.init.constant_(model.object_decoder.template, -50)
+    held = infer(model, windows(model), draw_noise(model), exploration=hold).posterior.mixing_weight
+    assert torch.equal(held, model.object_decoder.disc.expand_as(held))
+    half = infer(model, windows(model), draw_noise(model), exploration=hold._replace(mask_hold=0.5)).posterior
+    np.testing.assert_allclose(half.mixing_weight, held / 2, atol=1e-6)
+
+
 def test_an_object_that_draws_no_pixel_is_none():
     model = build()
     torch.nn.init.zeros_(model.proposal_head.out.bias)

@@ -25,6 +25,7 @@ from cellsegmenter.training.schedule import (
     average_decay,
     evidence_share,
     learning_rate,
+    mask_hold,
     warmup_weight,
 )
 from cellsegmenter.training.watch import Collapse, CollapseWatch
@@ -238,13 +239,9 @@ def training_step(run: Run, image: Tensor) -> Terms:
     noise = Noise(*(part.to(image.device) for part in noise))
     rate = learning_rate(run.step, run.length, settings.learning_rate)
     run.optimizer.param_groups[0]["lr"] = rate
-    warmup = warmup_weight(run.step - run.warmup_start, settings.n_steps)
     exploration = Exploration(
-        warmup=warmup,
-        # The background learns faster than what objects look like, and a mask over a worse explanation closes: then no
-        # pixel teaches the object any more.  So masks stay open for as long as the warm-up shows where to look.
-        # Without it one of six trainings on multi-MNIST had closed all its masks by step 70.
-        mask_hold=warmup / warmup_weight(0, settings.n_steps),
+        warmup=warmup_weight(run.step - run.warmup_start, settings.n_steps),
+        mask_hold=mask_hold(run.step - run.warmup_start, settings.n_steps),
         # Exploration ends with the learning rate: at the end training sees what prediction will see.
         rank_score=settings.rank_score * min(1.0, rate / settings.learning_rate),
         straight_through=objective.settings.presence_update == "straight_through",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["RunLength", "average_decay", "evidence_share", "learning_rate", "warmup_weight"]
+__all__ = ["RunLength", "average_decay", "evidence_share", "learning_rate", "mask_hold", "warmup_weight"]
 
 # The warm-up in steps (Sec. 3): f holds for the first 100 steps and is gone after 350.  The authors' 2,000
 # and 6,000 steps belong to a straight-through presence; the mean-field update needs the hint only until the
@@ -31,6 +31,16 @@ def warmup_weight(step: int, n_steps: int) -> float:
     pace = min(1.0, _WARMUP_SHARE * n_steps / _WARMUP_END)
     fraction = (_WARMUP_END - step / pace) / (_WARMUP_END - _WARMUP_HOLD)
     return _WARMUP_WEIGHT * min(max(fraction, 0.0), 1.0)
+
+
+def mask_hold(step: int, n_steps: int) -> float:
+    """How much of every mask is a soft disc: all of it at first, nothing after the warm-up.
+
+    The background learns faster than what objects look like, and a mask over a worse explanation closes: then no
+    pixel teaches the object any more.  So masks stay open for as long as the warm-up shows where to look.
+    Without it one of six trainings on multi-MNIST had closed all its masks by step 70.
+    """
+    return warmup_weight(step, n_steps) / _WARMUP_WEIGHT
 
 
 def evidence_share(step: int, n_steps: int) -> float:
