@@ -61,7 +61,9 @@ def test_without_a_working_decoder_it_learns_nothing(monkeypatch, learned):
     assert learn(n_steps=100).precision < 0.2
 
 
-@pytest.mark.filterwarnings("ignore::cellsegmenter.parameters.BoundsWarning")  # one object and that area do not fit
+@pytest.mark.filterwarnings(
+    "ignore::cellsegmenter.parameters.BoundsWarning"
+)  # one object and that area do not fit
 def test_the_bounds_drive_the_count_through_the_constraints():
     few = {"density": (0.1, 1.0)}
     constrained, free = learn(**few), learn(**few, sapr=False)
