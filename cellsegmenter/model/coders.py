@@ -65,6 +65,7 @@ class ObjectDecoder(nn.Module):
     """
 
     plane: Tensor
+    disc: Tensor
 
     def __init__(self, out_channels: int, raster: int, channels: int, latent: int, appearance: str) -> None:
         super().__init__()
