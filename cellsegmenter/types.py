@@ -10,7 +10,7 @@ continuous with the *centre* of pixel (row i, column j) at (y = i + 0.5, x = j +
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -142,7 +142,6 @@ class Instances:
     window_origin: np.ndarray  # (n_windows, 2) int64: row, column of the corner; negative in the padding
     window_size: int  # px
     n_samples: int = 1
-    metadata: dict[str, object] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.membership.shape[1]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -145,13 +145,13 @@ class Consensus:
             )
         if not 0 < min_edge < 1:
             raise ValueError(f"min_edge={min_edge!r} must lie between 0 and 1, for example 0.01")
-        self.store = store
-        self.tiling = tiling
         if not 0 <= merge_tolerance < 1:
             raise ValueError(
                 f"merge_tolerance={merge_tolerance!r} must be at least 0 (merge nothing) and below 1; "
                 f"use {MERGE_TOLERANCE}"
             )
+        self.store = store
+        self.tiling = tiling
         self.rule = EdgeRule(float(cutoff_distance), float(min_edge), n_visits, float(merge_tolerance))
         self.n_jobs = n_jobs
         self.progress = progress
@@ -326,6 +326,6 @@ class Consensus:
         )
 
 
-def _short_hash(resolution: float | str, how: Any) -> str:
+def _short_hash(resolution: float | str, how: _Cut) -> str:
     """A name for the records of a cut."""
     return "cut-" + hashlib.sha256(repr((resolution, how)).encode()).hexdigest()[:12]

@@ -17,15 +17,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PENALTY_RANGE", "PosteriorConstraints", "range_margin", "signed_value"]
+__all__ = ["PENALTY_RANGE", "PosteriorConstraints", "range_margin"]
 
 # Clamp of every penalty (Sec. 3).
 PENALTY_RANGE = (0.1, 10.0)
-
-
-def signed_value(value: Tensor, low: float) -> Tensor:
-    """u(Q; lo)  (Eq. 15)."""
-    return value * torch.sign(value.detach() - low)
 
 
 def range_margin(value: Tensor, low: float, high: float) -> Tensor:
@@ -65,7 +60,7 @@ class PosteriorConstraints(nn.Module):
         return value if self.enabled else torch.zeros_like(value)
 
     def weight(self, name: str, value: Tensor) -> Tensor:
-        """lambda sign(Q - lo): what one unit of Q costs at this value  (dL/dQ in Eq. 14)."""
+        """lambda sign(Q - lo): what one unit of Q costs at this value  (dL/dQ in Eq. 14, the slope of u in Eq. 15)."""
         return self.penalty(name) * torch.sign(value.detach() - self.bounds[name][0])
 
     def adaptation_loss(self, values: Mapping[str, Tensor]) -> Tensor:
