@@ -51,7 +51,7 @@ from cellsegmenter.tables import (
     posterior_arrays,
     stack_tables,
 )
-from cellsegmenter.tuning import ResolutionSweep, region_pixels, sample_region, sweep_resolutions
+from cellsegmenter.tuning import ResolutionSweep, region_pixels, sweep_resolutions
 from cellsegmenter.types import PosteriorSamples
 from cellsegmenter.validation import ImageView, check_choice, check_images, check_number, is_single_image
 from cellsegmenter.windows import check_stride, random_crop
@@ -382,16 +382,17 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
             `cellsegmenter.tuning.write_tuning_page` shows it; ``predict(image, AbsoluteResolution(chosen))`` applies
             what was chosen to the whole image.
         """
-        seed = self._seed(random_state)
         consensus = self.consensus(
-            image, region=region, n_samples=n_samples, stride=stride, diameter=diameter, random_state=seed
+            image,
+            region=region,
+            n_samples=n_samples,
+            stride=stride,
+            diameter=diameter,
+            random_state=random_state,
         )
         view, _ = self._one_image(image)
         place = check_region(region or (0, 0, *view.shape[1:]), view.shape)
-        prepared, _ = self._prepared(view, self.diameter if diameter is None else diameter, place)
-        settings = self._inference_settings(seed, n_samples=n_samples, stride=stride)
-        windows = sample_region(self.model_, prepared, settings, self._ready_model())
-        return sweep_resolutions(consensus, windows.agreement, region_pixels(view, place))
+        return sweep_resolutions(consensus, region_pixels(view, place))
 
     def predict(self, X: Any, resolution: Any = None) -> Any:
         """Label images.

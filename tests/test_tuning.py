@@ -13,7 +13,6 @@ import pytest
 import tifffile
 from click.testing import CliRunner
 from PIL import Image
-from sklearn.metrics import normalized_mutual_info_score
 
 from cellsegmenter import AbsoluteResolution
 from cellsegmenter.html import OBJECT_COLOURS, outline_picture
@@ -21,7 +20,6 @@ from cellsegmenter.io import ImageFileError
 from cellsegmenter.normalize import image_statistics
 from cellsegmenter.preparation import Region, check_region, prepare_image
 from cellsegmenter.tuning import ResolutionCut, ResolutionSweep, write_tuning_page
-from cellsegmenter.tuning.sweep import SampledWindows
 from cellsegmenter_cli.main import cellseg
 
 
@@ -50,38 +48,6 @@ class TestRegion:
         part = prepare_image(image, scale=0.5, region=Region(0, 0, 20, 24))
         assert part.shape == (1, 10, 12)
         assert part.original_shape == (20, 24)
-
-
-class TestAgreement:
-    def test_it_is_the_nmi_with_the_samples(self):
-        random = np.random.default_rng(0)
-        labels = random.integers(0, 4, (12, 12))
-        sample = np.where(random.random((12, 12)) < 0.8, labels, 0)
-        pixel = np.arange(144).reshape(1, 12, 12)
-        windows = SampledWindows(pixel, sample[None, None], (12, 12))
-        expected = normalized_mutual_info_score(labels.ravel(), sample.ravel())
-        assert windows.agreement(labels) == pytest.approx(expected)
-
-    def test_pixels_outside_of_the_region_do_not_count(self):
-        labels = np.arange(16).reshape(4, 4) // 4
-        pixel = np.full((1, 4, 6), -1)
-        pixel[0, :, :4] = np.arange(16).reshape(4, 4)
-        sample = np.zeros((1, 1, 4, 6), int)
-        sample[0, 0, :, :4], sample[0, 0, :, 4:] = labels, 9
-        assert SampledWindows(pixel, sample, (4, 4)).agreement(labels) == pytest.approx(1)
-
-    def test_labels_of_another_size_are_compared_at_working_scale(self):
-        labels = np.kron(np.arange(4).reshape(2, 2), np.ones((4, 4), int))
-        windows = SampledWindows(
-            np.arange(16).reshape(1, 4, 4),
-            np.kron([[0, 1], [2, 3]], np.ones((2, 2), int))[None, None],
-            (4, 4),
-        )
-        assert windows.agreement(labels) == pytest.approx(1)
-
-    def test_two_empty_segmentations_agree(self):
-        empty = SampledWindows(np.arange(16).reshape(1, 4, 4), np.zeros((1, 2, 4, 4), int), (4, 4))
-        assert empty.agreement(np.zeros((4, 4), int)) == 1
 
 
 @pytest.fixture(scope="module")

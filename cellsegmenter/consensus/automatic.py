@@ -16,11 +16,12 @@ from cellsegmenter.store import MemoryStore, Store
 from cellsegmenter.types import Instances
 from cellsegmenter.windows import Tiling
 
-__all__ = ["best_resolution"]
+__all__ = ["best_resolution", "spread_agreement"]
 
 # How many squares are looked at, and their side in windows: 100,000 px for 80-px windows.
 _REGIONS = 4
 _REGION_WINDOWS = 2
+_N_WINDOWS = 24  # to compare with in a sweep
 
 
 def best_resolution(
@@ -55,6 +56,17 @@ def best_resolution(
         return label_canvas(canvas.reshape(height, width), min_size)
 
     return choose_resolution(lambda absolute: agreement(labels(absolute)))
+
+
+def spread_agreement(store: Store, tiling: Tiling) -> SampleAgreement:
+    """The agreement with the samples of windows evenly spread over an image, complete ones if there are any."""
+    found = [instances_of_record(store.load(f"found-{tile}")) for tile in range(len(tiling))]
+    instances = canonical(join_instances(found))
+    corner = instances.window_origin
+    complete = np.all((corner >= 0) & (corner + instances.window_size <= tiling.image_shape), axis=1)
+    candidates = np.flatnonzero(complete) if complete.any() else np.arange(len(corner))
+    spread = np.unique(np.linspace(0, len(candidates) - 1, _N_WINDOWS).astype(int))
+    return SampleAgreement(instances, candidates[spread])
 
 
 def _regions(

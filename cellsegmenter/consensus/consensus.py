@@ -15,7 +15,8 @@ from typing import Literal
 
 import numpy as np
 
-from cellsegmenter.consensus.automatic import best_resolution
+from cellsegmenter.consensus.agreement import SampleAgreement
+from cellsegmenter.consensus.automatic import best_resolution, spread_agreement
 from cellsegmenter.consensus.contraction import MERGE_TOLERANCE
 from cellsegmenter.consensus.graph import EdgeRule
 from cellsegmenter.consensus.labels import Segmentation, TileParts, label_tiles, tile_labels
@@ -231,6 +232,10 @@ class Consensus:
             prob = foreground_prob(load_pixels(self.store, tile).membership, self.rule.n_visits)
             image[top:bottom, left:right] = prob.reshape(bottom - top, right - left)
         return image
+
+    def sample_agreement(self) -> SampleAgreement:
+        """How well label images (height, width) agree with single posterior samples; of images that fit in memory."""
+        return spread_agreement(self.store, self.tiling)
 
     def _work_of(self, how: _Cut) -> GraphWork:
         """The graph over the pixels that are foreground often enough; the last one is kept."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import xlogy
 
 from cellsegmenter.consensus import AbsoluteResolution, Segmentation
 from cellsegmenter.image_consensus import ImageConsensus
+from cellsegmenter.normalize import image_statistics, normalize_image
+from cellsegmenter.windows import Region
 
-__all__ = ["ResolutionCut", "ResolutionSweep", "SampledWindows", "sweep_resolutions"]
+__all__ = ["ResolutionCut", "ResolutionSweep", "region_pixels", "sweep_resolutions"]
 
 # γ_abs to cut at: close together where objects merge and split most.
 _RESOLUTIONS = (
@@ -38,30 +39,8 @@ class ResolutionSweep(NamedTuple):
     automatic: int  # which of them resolution="auto" takes on this region
 
 
-class SampledWindows(NamedTuple):
-    """Posterior samples of some windows of a region, at working scale."""
-
-    pixel: np.ndarray  # (n, h, w) int64: the flat pixel of the region that each place shows, -1 outside of it
-    labels: np.ndarray  # (n, S, h, w) int32: the S samples' own segmentations
-    image_shape: tuple[int, int]  # height, width of the region at working scale, px
-
-    def agreement(self, labels: np.ndarray) -> float:
-        """Σ 2 I / Σ (H + H) of the labels of a region (H, W) with the samples; see `SampleAgreement`."""
-        at_scale = _nearest(labels, self.image_shape).ravel()
-        shared = total = 0.0
-        for pixel, samples in zip(self.pixel, self.labels, strict=True):
-            inside = pixel >= 0
-            ours = at_scale[pixel[inside]]
-            for sample in samples:
-                own, other, joint = _entropies(ours, sample[inside])
-                shared += 2 * (own + other - joint)
-                total += own + other
-        return shared / total if total > 1e-9 else 1.0
-
-
 def sweep_resolutions(
     consensus: ImageConsensus,
-    agreement: Callable[[np.ndarray], float],
     pixels: np.ndarray,
     resolutions: Sequence[float] = _RESOLUTIONS,
 ) -> ResolutionSweep:
@@ -71,8 +50,6 @@ def sweep_resolutions(
     ----------
     consensus : ImageConsensus
         Of the region, from `CellSegmenter.consensus`.
-    agreement : callable
-        Takes labels (H, W), gives their agreement with posterior samples.
     pixels : ndarray (H, W)
         The region as it is to be shown.
     resolutions : sequence of float
@@ -88,6 +65,11 @@ def sweep_resolutions(
     for value in resolutions:
         if value not in found:
             found[value] = consensus.cut(AbsoluteResolution(value))
+    shape, of_samples = consensus.graph.image_shape, consensus.graph.sample_agreement()
+
+    def agreement(labels: np.ndarray) -> float:
+        return of_samples(_nearest(labels, shape))
+
     values = sorted(found)
     cuts = [_described(value, found[value], agreement) for value in values]
     return ResolutionSweep(pixels, tuple(cuts), values.index(chosen) if chosen in found else 0)
@@ -109,17 +91,6 @@ def _described(
     )
 
 
-def _entropies(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
-    """Entropies of two label arrays (n,) and their joint one, times n."""
-    joint = a.astype(np.int64) * (int(b.max(initial=0)) + 1) + b
-    whole = xlogy(len(a), len(a))
-    own, other, both = (
-        float(whole - xlogy(counts, counts).sum())
-        for counts in (np.unique(values, return_counts=True)[1] for values in (a, b, joint))
-    )
-    return own, other, both
-
-
 def _nearest(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """The label at the nearest pixel, for each pixel of another size of the same image."""
     rows, columns = (
@@ -127,3 +98,9 @@ def _nearest(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         for old, new in zip(labels.shape, shape, strict=True)
     )
     return labels[rows[:, None], columns[None, :]]
+
+
+def region_pixels(image: Any, region: Region) -> np.ndarray:
+    """A region of an image (C, H, W) to be looked at: (height, width), normalised as the whole, brightest channel."""
+    pixels = np.asarray(image[(slice(None), *region.slices)])
+    return normalize_image(pixels, statistics=image_statistics(image)).max(axis=0)
