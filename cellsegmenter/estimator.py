@@ -33,7 +33,7 @@ from cellsegmenter.model.device import channels_last_pays, resolve_device
 from cellsegmenter.model.rendering import render
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.parameters import Bounds, check_bounds_together, model_config, warn_of_conflicts
-from cellsegmenter.preparation import PreparedImage, Region, check_region, prepare_image
+from cellsegmenter.preparation import Region, check_region, prepare_image
 from cellsegmenter.segmenting import OVERLAP_THRESHOLD, PREDICTION_SLOTS, consensus_of, working_scale
 from cellsegmenter.serialization import (
     ModelFileError,
@@ -710,13 +710,6 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
             self._say(f"{len(found[-1])} objects at {found[-1].resolution}")
         return found
 
-    def _prepared(
-        self, view: ImageView, diameter: Any, region: Region | None = None
-    ) -> tuple[PreparedImage, float]:
-        """An image, or a region of it, as the model sees it, and its scale."""
-        scale = working_scale(view, self.working_diameter_, diameter)
-        return prepare_image(view, scale=scale, intensity=self.intensity, region=region), scale
-
     def _consensus_of(
         self,
         view: ImageView,
@@ -726,12 +719,12 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         region: Region | None = None,
         work_folder: str | Path | None = None,
     ) -> ImageConsensus:
-        prepared, scale = self._prepared(view, diameter)
+        scale = working_scale(view, self.working_diameter_, diameter)
         if scale != 1.0:
             self._say(f"rescaled by {scale:.3g} to the model's diameter of {self.working_diameter_:.1f} px")
         return consensus_of(
             self.model_,
-            prepared,
+            prepare_image(view, scale=scale, intensity=self.intensity),
             scale,
             settings,
             working_diameter=self.working_diameter_,

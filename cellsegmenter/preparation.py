@@ -86,7 +86,6 @@ def prepare_image(
     *,
     scale: float = 1.0,
     intensity: Literal["log", "linear"] = "log",
-    region: Region | None = None,
 ) -> PreparedImage:
     """Normalise and rescale lazily; small images are rescaled at once.
 
@@ -98,18 +97,14 @@ def prepare_image(
         Working size over the image's own: 0.5 halves both sides.
     intensity : {"log", "linear"}
         See `cellsegmenter.normalize`.
-    region : Region, optional
-        Only this part, with the intensities of the whole image's scale.
     """
-    statistics = None if region is None else image_statistics(image)
-    source = image if region is None else image[(slice(None), *region.slices)]
-    height, width = (int(n) for n in source.shape[-2:])
+    source = image
+    height, width = (int(n) for n in image.shape[-2:])
     if scale != 1.0:
         source = ScaledImage.of(source, (max(1, round(height * scale)), max(1, round(width * scale))))
         if np.prod(source.shape[1:]) <= _IN_MEMORY:
             source = source[...]
-    statistics = image_statistics(source) if statistics is None else statistics
-    return PreparedImage(source, statistics, intensity, (height, width))
+    return PreparedImage(source, image_statistics(source), intensity, (height, width))
 
 
 @dataclass(frozen=True)

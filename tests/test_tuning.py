@@ -17,8 +17,7 @@ from PIL import Image
 from cellsegmenter import AbsoluteResolution
 from cellsegmenter.html import OBJECT_COLOURS, outline_picture
 from cellsegmenter.io import ImageFileError
-from cellsegmenter.normalize import image_statistics
-from cellsegmenter.preparation import Region, check_region, prepare_image
+from cellsegmenter.preparation import check_region
 from cellsegmenter.tuning import ResolutionCut, ResolutionSweep, write_tuning_page
 from cellsegmenter_cli.main import cellseg
 
@@ -33,21 +32,6 @@ class TestRegion:
     def test_what_lies_outside_is_refused(self, region):
         with pytest.raises(ValueError, match="region="):
             check_region(region, (10, 10))
-
-    def test_a_region_has_the_intensities_of_the_whole_image(self):
-        image = np.random.default_rng(0).gamma(1, 50, (1, 64, 64)).astype(np.float32)
-        image[0, 40:, 40:] *= 10  # outside of the region, and decides the scale
-        whole = prepare_image(image)
-        part = prepare_image(image, region=Region(8, 4, 20, 24))
-        np.testing.assert_array_equal(part[:, :, :], whole[:, 8:28, 4:28])
-        assert part.original_shape == (20, 24)
-        assert part.statistics == image_statistics(image)
-
-    def test_a_region_is_rescaled(self):
-        image = np.random.default_rng(0).random((1, 64, 64)).astype(np.float32)
-        part = prepare_image(image, scale=0.5, region=Region(0, 0, 20, 24))
-        assert part.shape == (1, 10, 12)
-        assert part.original_shape == (20, 24)
 
 
 @pytest.fixture(scope="module")
