@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from cellsegmenter.model.config import ModelConfig
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.parameters import Bounds
 from cellsegmenter.training.constraints import PosteriorConstraints
-from cellsegmenter.training.loop import TrainingSettings, train
+from cellsegmenter.training.loop import Run, TrainingSettings, train
 from cellsegmenter.training.noise_scale import estimate_noise_scale
 from cellsegmenter.training.objective import Objective, ObjectiveSettings
 from cellsegmenter.windows import random_crop
@@ -24,6 +24,7 @@ __all__ = [
     "Learned",
     "continued_model",
     "learn",
+    "learned_from",
     "new_model",
     "noise_scale_of",
     "training_objective",
@@ -52,9 +53,14 @@ def learn(
     images: Sequence[Any],
     settings: TrainingSettings,
     device: torch.device,
+    observe: Callable[[Run], bool] | None = None,
 ) -> Learned:
-    """Train `model` on prepared images (C, H, W)."""
-    rows = train(model, objective, images, settings, device=device)
+    """Train `model` on prepared images (C, H, W); see `train` for `observe`."""
+    return learned_from(train(model, objective, images, settings, device=device, observe=observe), objective)
+
+
+def learned_from(rows: list[dict[str, float]], objective: Objective) -> Learned:
+    """The history as columns, and the penalties by name."""
     history = {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {}
     constraints = objective.constraints
     return Learned(history, {name: float(constraints.penalty(name)) for name in constraints.names})

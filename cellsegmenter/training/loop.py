@@ -6,7 +6,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,7 @@ def train(
     settings: TrainingSettings,
     *,
     device: torch.device,
+    observe: Callable[[Run], bool] | None = None,
 ) -> list[dict[str, float]]:
     """Train `model` in place on random crops of `images`; it ends with the average of its weights.
 
@@ -154,6 +155,8 @@ def train(
     settings : TrainingSettings
         If its checkpoint file exists, the run it holds is continued: on the same images, which are not in it.
     device : torch.device
+    observe : callable, optional
+        Called with the run after each new row of its history, to look and not to touch; True ends the training.
 
     Returns
     -------
@@ -181,7 +184,8 @@ def train(
         mininterval=interval,
         unit="step",
     ) as bar:
-        while run.step < run.length.end:
+        finished = run.step >= run.length.end
+        while not finished:
             batch = _draw_batch(images, area_share, model.config.window_size, run)
             terms = training_step(run, batch.to(device))
             rows.append(_history_row(run, terms, time.perf_counter() - started))
@@ -197,6 +201,7 @@ def train(
                 _show(bar, run.history[-1])
                 run.length.update(run.step, [row["reconstruction"] for row in run.history])
                 bar.total = run.length.end
+                finished |= observe is not None and observe(run)
             if settings.checkpoint is not None and (finished or run.step % settings.checkpoint_interval == 0):
                 write_checkpoint(settings.checkpoint, run.state_dict())
     model.load_state_dict(run.average)
