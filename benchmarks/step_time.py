@@ -21,7 +21,7 @@ from cellsegmenter.datasets import make_nuclei
 from cellsegmenter.learning import new_model, training_objective, training_settings
 from cellsegmenter.model.device import autocast_for, channels_last_pays, resolve_device
 from cellsegmenter.normalize import normalize_image
-from cellsegmenter.parameters import check_bounds_together, model_config
+from cellsegmenter.parameters import Parameters, bounds_of, model_config
 from cellsegmenter.training.loop import Run, training_step
 
 RESULTS = Path(__file__).parent / "results"
@@ -49,10 +49,9 @@ def main() -> None:
         torch.set_num_threads(options.threads)
 
     device = resolve_device(options.device)
-    bounds = check_bounds_together(
-        density=(5, 10), area=(0.1, 0.15), object_size=(8, 28), window_size=80, max_objects=None
-    )
-    config = model_config(bounds, n_channels=1, preset=options.network, appearance="smooth", latent_dim=20)
+    parameters = Parameters()
+    bounds = bounds_of(parameters)
+    config = model_config(parameters, bounds, options.network, n_channels=1)
     model = new_model(config, seed=0).to(device).train()
     if channels_last_pays(device):
         model.to(memory_format=torch.channels_last)

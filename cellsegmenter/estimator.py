@@ -5,21 +5,28 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from importlib import resources
-from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import Tags, check_array, check_random_state
+from sklearn.utils import Tags, check_array
 
-from cellsegmenter.consensus import AbsoluteResolution, check_resolution
+from cellsegmenter.callbacks import CallbackSupport, learn_observed
+from cellsegmenter.consensus import check_resolution
+from cellsegmenter.generation import (
+    DecodedCodes,
+    GeneratedImages,
+    decode_codes,
+    draw_images,
+    posterior_of_windows,
+)
 from cellsegmenter.image_consensus import ImageConsensus
-from cellsegmenter.inference import BATCH_SIZE, InferenceSettings, sample_windows
-from cellsegmenter.io import check_writable
+from cellsegmenter.inference import InferenceSettings
 from cellsegmenter.learning import (
+    Learned,
     continued_model,
     learn,
     new_model,
@@ -28,56 +35,41 @@ from cellsegmenter.learning import (
     training_settings,
 )
 from cellsegmenter.metrics import average_precision
-from cellsegmenter.model.config import PRESETS, ModelConfig
 from cellsegmenter.model.device import channels_last_pays, resolve_device
-from cellsegmenter.model.rendering import render
 from cellsegmenter.model.structured_vae import StructuredVAE
-from cellsegmenter.parameters import Bounds, check_bounds_together, model_config, warn_of_conflicts
-from cellsegmenter.preparation import Region, check_region, prepare_image
-from cellsegmenter.segmenting import OVERLAP_THRESHOLD, PREDICTION_SLOTS, consensus_of, working_scale
-from cellsegmenter.serialization import (
-    ModelFileError,
-    half_precision,
-    parameter_value,
-    plain_value,
-    read_model_file,
-    write_model_file,
+from cellsegmenter.parameters import (
+    Bounds,
+    Parameters,
+    bounds_of,
+    check_for_prediction,
+    check_for_training,
+    model_config,
+    sampling_of,
+    seed_of,
+    warn_of_conflicts,
 )
+from cellsegmenter.preparation import PreparedImage, Region, check_region, prepare_image
+from cellsegmenter.provenance import model_card
+from cellsegmenter.segmenting import OVERLAP_THRESHOLD, PREDICTION_SLOTS, consensus_of, working_scale
+from cellsegmenter.serialization import load_segmenter, save_segmenter
 from cellsegmenter.tables import (
     feature_names,
+    labels_like,
     latent_columns,
     latent_output,
     object_columns,
-    posterior_arrays,
     stack_tables,
 )
 from cellsegmenter.tuning import ResolutionSweep, region_pixels, sweep_resolutions
 from cellsegmenter.types import PosteriorSamples
-from cellsegmenter.validation import ImageView, check_choice, check_images, check_number, is_single_image
-from cellsegmenter.windows import check_stride, random_crop
+from cellsegmenter.validation import ImageView, check_images, check_number, is_single_image
 
 __all__ = ["CellSegmenter"]
 
 _ON_THE_CARD = ("density", "area", "object_size", "window_size", "diameter")
-# Parameters that belong to a machine or a session and do not travel with a model.
-_NOT_SAVED = ("checkpoint", "device", "n_jobs", "verbose")
 
 
-class GeneratedImages(NamedTuple):
-    """What `CellSegmenter.sample` draws."""
-
-    images: np.ndarray  # (n, C, H, W) float32, normalised intensities
-    labels: np.ndarray  # (n, H, W) int32: 0 background, k the k-th object of the window
-
-
-class DecodedCodes(NamedTuple):
-    """What `CellSegmenter.inverse_transform` gives, each object in its own raster of R × R px."""
-
-    appearance: np.ndarray  # (n, C, R, R) float32, normalised intensities
-    mixing_weight: np.ndarray  # (n, R, R) float32 in 0..1
-
-
-class CellSegmenter(TransformerMixin, BaseEstimator):
+class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator):
     """Segment cells and other small objects without labels.
 
     A structured deep generative model with a DPP prior, amortised inference without recurrence, posterior
@@ -141,6 +133,8 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         Whether another `fit` goes on from the model at hand.
     checkpoint : str or Path, optional
         File for the state of the training; a `fit` that finds it goes on from there.
+    tensorboard : str or Path, optional
+        Folder for TensorBoard (the extra [tensorboard]): the history is written there while the training runs.
     n_jobs : int, default=1
         Processes for sampling and consensus; the result does not depend on it.
     verbose : bool, default=False
@@ -171,69 +165,12 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
     """
 
     model_: StructuredVAE
-
-    def __init__(
-        self,
-        density: tuple[float, float] = (5, 10),
-        area: tuple[float, float] = (0.10, 0.15),
-        object_size: tuple[float, float] = (8, 28),
-        *,
-        window_size: int = 80,
-        max_objects: int | None = None,
-        network: str = "auto",
-        appearance: str = "smooth",
-        latent_dim: int = 20,
-        n_steps: int | None = None,
-        batch_size: int | None = None,
-        learning_rate: float | None = None,
-        noise_scale: float | None = None,
-        overlap_penalty: float = 0.0,
-        sapr: bool = True,
-        presence_update: str = "mean_field",
-        intensity: Literal["log", "linear"] = "log",
-        diameter: float | Literal["auto"] | None = None,
-        channel_axis: int | None = None,
-        augment: bool = False,
-        stride: int | None = None,
-        n_samples: int = 1,
-        resolution: Literal["auto"] | float | AbsoluteResolution = "auto",
-        min_size: int | None = None,
-        device: str = "auto",
-        random_state: Any = None,
-        warm_start: bool = False,
-        checkpoint: str | Path | None = None,
-        n_jobs: int = 1,
-        verbose: bool = False,
-    ) -> None:
-        self.density = density
-        self.area = area
-        self.object_size = object_size
-        self.window_size = window_size
-        self.max_objects = max_objects
-        self.network = network
-        self.appearance = appearance
-        self.latent_dim = latent_dim
-        self.n_steps = n_steps
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.noise_scale = noise_scale
-        self.overlap_penalty = overlap_penalty
-        self.sapr = sapr
-        self.presence_update = presence_update
-        self.intensity = intensity
-        self.diameter = diameter
-        self.channel_axis = channel_axis
-        self.augment = augment
-        self.stride = stride
-        self.n_samples = n_samples
-        self.resolution = resolution
-        self.min_size = min_size
-        self.device = device
-        self.random_state = random_state
-        self.warm_start = warm_start
-        self.checkpoint = checkpoint
-        self.n_jobs = n_jobs
-        self.verbose = verbose
+    history_: dict[str, np.ndarray]
+    n_channels_in_: int
+    noise_scale_: float
+    working_diameter_: float
+    penalties_: dict[str, float]
+    card_: dict[str, Any]
 
     # --- learning -----------------------------------------------------------------------------------------
 
@@ -256,31 +193,14 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         ValueError, TypeError
             Naming the parameter or the image, its value and the remedy.
         """
-        bounds = self._bounds()
+        bounds, preset = check_for_training(self)
         warn_of_conflicts(bounds)
-        preset = self._check_parameters()
-        self._sampling(bounds.window_size)
         device = resolve_device(self.device)
-        views, interpretation = check_images(X, channel_axis=self.channel_axis)
-        self._say(f"fit on {interpretation}")
-        n_channels = views[0].shape[0]
-        check_images(X, channel_axis=self.channel_axis, n_channels=n_channels)
-        images = [
-            prepare_image(
-                view, scale=working_scale(view, bounds.diameter, self.diameter), intensity=self.intensity
-            )
-            for view in views
-        ]
-        seed = self._seed()
+        images, trained_on = self._images_to_learn(X, bounds)
+        seed = seed_of(self.random_state)
         estimated_scale = noise_scale_of(images, bounds.window_size, seed)
-        noise_scale = estimated_scale if self.noise_scale is None else self.noise_scale
-        config = model_config(
-            bounds,
-            n_channels=n_channels,
-            preset=preset,
-            appearance=self.appearance,
-            latent_dim=self.latent_dim,
-        )
+        noise_scale = float(estimated_scale if self.noise_scale is None else self.noise_scale)
+        config = model_config(self, bounds, preset, n_channels=images[0].shape[0])
         goes_on = self.warm_start and hasattr(self, "model_")
         model = continued_model(self.model_, config) if goes_on else new_model(config, seed)
         objective = training_objective(
@@ -301,14 +221,20 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
             seed=seed,
             progress=self.verbose,
         )
-        learned = learn(model, objective, images, settings, device)
 
-        self.model_ = model
-        self.n_channels_in_ = n_channels
-        self.noise_scale_ = float(noise_scale)
-        self.working_diameter_ = bounds.diameter
-        self.history_, self.penalties_ = learned
-        self.card_ = self._card(interpretation)
+        def as_fitted(model: StructuredVAE, learned: Learned) -> dict[str, Any]:
+            known = {"noise_scale_": noise_scale, "working_diameter_": bounds.diameter}
+            return known | self._learned_attributes(model, learned, bounds, trained_on)
+
+        fitted = learn_observed(
+            self,
+            (X, y),
+            settings.n_steps,
+            lambda observe: as_fitted(model, learn(model, objective, images, settings, device, observe)),
+            as_fitted,
+        )
+        for name, value in fitted.items():
+            setattr(self, name, value)
         return self
 
     def fit_predict(self, X: Any, y: Any = None) -> Any:
@@ -410,7 +336,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         ndarray of int32, or list of them
             (H, W) for one image, (N, H, W) for a batch, a list for a list.  0 is background, 1..n the objects.
         """
-        return _in_the_form_of(X, [s.labels for s in self._segment(X, resolution)], self.channel_axis)
+        return labels_like(X, [s.labels for s in self._segment(X, resolution)], self.channel_axis)
 
     def detect(self, X: Any, *, pixel_size: float | None = None) -> dict[str, np.ndarray]:
         """The table of all predicted objects, with their latent codes.
@@ -508,17 +434,8 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         settings = self._inference_settings(self._seed(), n_samples=n_samples, stride=size)
         if n_samples is None:
             settings = replace(settings, n_samples=None)
-        device = self._ready_model()
-        # The only crop of an image no larger than a window is the image, up to its padding.
-        random = np.random.default_rng(0)
-        parts = []
-        for start in range(0, len(views), BATCH_SIZE):
-            batch = [prepare_image(v, intensity=self.intensity) for v in views[start : start + BATCH_SIZE]]
-            windows = np.stack([random_crop(image, size, random) for image in batch])
-            corners = np.array([(start + i, 0) for i in range(len(batch))])
-            samples = sample_windows(self.model_, windows, corners, settings, device)
-            parts.append([posterior for _, posterior in samples])
-        return posterior_arrays(parts)
+        images = [prepare_image(view, intensity=self.intensity) for view in views]
+        return posterior_of_windows(self.model_, images, settings, self._ready_model())
 
     def inverse_transform(self, Z: Any) -> DecodedCodes:
         """Decode latent codes.
@@ -532,21 +449,14 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         latent_dim = self.model_.config.latent_dim
         if codes.shape[1] != latent_dim:
             raise ValueError(f"Z has shape {codes.shape}; give codes of shape (n, {latent_dim})")
-        device = self._ready_model()
-        with torch.inference_mode():
-            weight, appearance = self.model_.decode(torch.tensor(codes, device=device).unsqueeze(0))
-        return DecodedCodes(appearance[0].cpu().numpy(), weight[0].cpu().numpy())
+        return decode_codes(self.model_, codes, self._ready_model())
 
     def sample(self, n_samples: int = 1) -> GeneratedImages:
         """Draw new images from the model, with exact samples of the DPP."""
         self._check_fitted()
         check_number("n_samples", n_samples, low=1, integer=True)
         self._ready_model()
-        drawn = render(self.model_.generate(n_samples, np.random.default_rng(self._seed())))
-        prob = drawn.mixing_prob
-        foreground = prob.sum(1) > 0.5
-        labels = torch.where(foreground, prob.argmax(1) + 1, 0)
-        return GeneratedImages(drawn.reconstruction.cpu().numpy(), labels.cpu().numpy().astype(np.int32))
+        return draw_images(self.model_, n_samples, self._seed())
 
     # --- files --------------------------------------------------------------------------------------------
 
@@ -566,23 +476,10 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
 
         Notes
         -----
-        What belongs to this machine stays here: ``device``, ``n_jobs``, ``checkpoint``, ``verbose``.
+        What belongs to this machine stays here: ``device``, ``n_jobs``, ``checkpoint``, ``tensorboard``, ``verbose``.
         """
         self._check_fitted()
-        description = {
-            "parameters": {
-                name: plain_value(v) for name, v in self.get_params().items() if name not in _NOT_SAVED
-            },
-            "config": self.model_.config.to_dict(),
-            "n_channels_in_": self.n_channels_in_,
-            "noise_scale_": self.noise_scale_,
-            "working_diameter_": self.working_diameter_,
-            "penalties_": self.penalties_,
-            "history_": {name: [float(f"{v:.5g}") for v in values] for name, values in self.history_.items()},
-            "card_": self.card_,
-        }
-        tensors = self.model_.state_dict()
-        write_model_file(Path(path), half_precision(tensors) if half else tensors, description)
+        save_segmenter(Path(path), self, half=half)
 
     @classmethod
     def load(cls, path: str | Path) -> CellSegmenter:
@@ -592,21 +489,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         ------
         FileNotFoundError, ModelFileError
         """
-        tensors, description = read_model_file(Path(path))
-        try:
-            parameters = description["parameters"]
-            segmenter = cls(**{name: parameter_value(name, value) for name, value in parameters.items()})
-            segmenter.model_ = StructuredVAE(ModelConfig.from_dict(description["config"]))
-            segmenter.model_.load_state_dict(tensors)
-            for name in ("n_channels_in_", "noise_scale_", "working_diameter_", "penalties_", "card_"):
-                setattr(segmenter, name, description[name])
-            segmenter.history_ = {name: np.array(values) for name, values in description["history_"].items()}
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise ModelFileError(
-                f"{path} does not hold a model of this version ({error}); load it with the version that wrote it"
-            ) from error
-        segmenter.model_.eval()
-        return segmenter
+        return load_segmenter(Path(path), cls)
 
     @classmethod
     def pretrained(cls) -> CellSegmenter:
@@ -616,56 +499,36 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
 
     # --- what connects them -------------------------------------------------------------------------------
 
-    def _bounds(self) -> Bounds:
-        return check_bounds_together(
-            density=self.density,
-            area=self.area,
-            object_size=self.object_size,
-            window_size=self.window_size,
-            max_objects=self.max_objects,
+    def _images_to_learn(self, X: Any, bounds: Bounds) -> tuple[list[PreparedImage], str]:
+        """Images of one number of channels at working scale, and in words how X was understood."""
+        views, interpretation = check_images(X, channel_axis=self.channel_axis)
+        self._say(f"fit on {interpretation}")
+        check_images(X, channel_axis=self.channel_axis, n_channels=views[0].shape[0])
+        scales = [working_scale(view, bounds.diameter, self.diameter) for view in views]
+        images = [
+            prepare_image(view, scale=scale, intensity=self.intensity)
+            for view, scale in zip(views, scales, strict=True)
+        ]
+        return images, interpretation
+
+    def _learned_attributes(
+        self, model: StructuredVAE, learned: Learned, bounds: Bounds, trained_on: str
+    ) -> dict[str, Any]:
+        """What a training leaves in the estimator."""
+        card = model_card(
+            model,
+            learned.history,
+            trained_on=trained_on,
+            working_diameter=bounds.diameter,
+            parameters={name: getattr(self, name) for name in _ON_THE_CARD},
         )
-
-    def _check_parameters(self) -> str:
-        """Check what is not a bound; the preset that "auto" stands for."""
-        check_choice("network", self.network, ("auto", *PRESETS))
-        check_choice("appearance", self.appearance, ("smooth", "free"))
-        check_choice("presence_update", self.presence_update, ("mean_field", "straight_through"))
-        check_choice("intensity", self.intensity, ("log", "linear"))
-        check_number("latent_dim", self.latent_dim, low=1, integer=True)
-        check_number("overlap_penalty", self.overlap_penalty, low=0)
-        for name, low, integer in (
-            ("n_steps", 1, True),
-            ("batch_size", 2, True),
-            ("learning_rate", 1e-9, False),
-            ("noise_scale", 1e-6, False),
-        ):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), low=low, integer=integer)
-        if self.checkpoint is not None:
-            check_writable(self.checkpoint)
-        self._check_prediction()
-        if self.network != "auto":
-            return self.network
-        return "reference" if resolve_device(self.device).type == "cuda" else "small"
-
-    def _check_prediction(self) -> None:
-        """Check the parameters of predictions: in `fit` too, as nobody wants to hear of them after the training."""
-        check_resolution(self.resolution)
-        if self.min_size is not None:
-            check_number("min_size", self.min_size, low=0, integer=True)
-        if self.n_jobs is not None and check_number("n_jobs", self.n_jobs, integer=True) == 0:
-            raise ValueError("n_jobs is 0; give a number of processes, or -1 for one on each core")
-
-    def _sampling(
-        self, window_size: int, n_samples: int | None = None, stride: int | None = None
-    ) -> tuple[int, int]:
-        """Samples of each window and stride of a prediction: those given, else the estimator's; checked."""
-        samples = self.n_samples if n_samples is None else n_samples
-        step = next(s for s in (stride, self.stride, window_size // 4) if s is not None)
-        check_number("n_samples", samples, low=1, integer=True)
-        check_number("stride", step, low=1, high=window_size, integer=True)
-        check_stride(window_size, int(step))
-        return int(samples), int(step)
+        return {
+            "model_": model,
+            "history_": learned.history,
+            "penalties_": learned.penalties,
+            "n_channels_in_": model.config.n_channels,
+            "card_": card,
+        }
 
     def _one_image(self, image: Any) -> tuple[ImageView, str]:
         """What must be one image rather than several, and in words how it was understood."""
@@ -680,13 +543,13 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
     def _inference_settings(
         self, seed: int, *, n_samples: int | None = None, stride: int | None = None
     ) -> InferenceSettings:
-        self._check_prediction()
+        check_for_prediction(self)
         config = self.model_.config
-        samples, step = self._sampling(config.window_size, n_samples, stride)
+        samples, step = sampling_of(self, config.window_size, n_samples, stride)
         return InferenceSettings(
             stride=step,
             n_samples=samples,
-            max_objects=min(PREDICTION_SLOTS * self._bounds().max_objects, int(np.prod(config.grid_shape))),
+            max_objects=min(PREDICTION_SLOTS * bounds_of(self).max_objects, int(np.prod(config.grid_shape))),
             overlap_threshold=OVERLAP_THRESHOLD,
             seed=seed,
             progress=self.verbose,
@@ -744,18 +607,7 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
         return device
 
     def _seed(self, random_state: Any = None) -> int:
-        """A seed from the estimator's or this call's random state; global generators are left alone."""
-        state = self.random_state if random_state is None else random_state
-        if state is None:
-            return int(np.random.default_rng().integers(2**31))
-        if isinstance(state, Integral):
-            return int(check_number("random_state", state, low=0, high=2**32 - 1, integer=True))
-        try:
-            return int(check_random_state(state).randint(2**31 - 1))
-        except ValueError as error:
-            raise ValueError(
-                f"random_state={state!r} is no seed; give a whole number, a RandomState or None"
-            ) from error
+        return seed_of(self.random_state if random_state is None else random_state)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "model_"):
@@ -763,20 +615,6 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
                 "this CellSegmenter is not fitted yet; call fit(images), CellSegmenter.load(path) or "
                 "CellSegmenter.pretrained()"
             )
-
-    def _card(self, interpretation: str) -> dict[str, Any]:
-        rows = self.history_
-        return {
-            "name": "CellSegmenter",
-            "trained_on": interpretation,
-            "labels_used": "none",
-            "steps": int(rows["step"][-1]) if rows else 0,
-            "seconds": round(float(rows["seconds"][-1]), 1) if rows else 0.0,
-            "parameters": {name: plain_value(getattr(self, name)) for name in _ON_THE_CARD},
-            "objects_per_window": round(float(rows["objects"][-1]), 2) if rows else None,
-            "working_diameter_px": round(self.working_diameter_, 1),
-            "weights": sum(p.numel() for p in self.model_.parameters()),
-        }
 
     def _say(self, message: str) -> None:
         if self.verbose:
@@ -798,10 +636,3 @@ class CellSegmenter(TransformerMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
-
-
-def _in_the_form_of(X: Any, labels: list[np.ndarray], channel_axis: int | None) -> Any:
-    """One array for one image, a stack for a batch, a list for a list."""
-    if isinstance(X, list | tuple):
-        return labels
-    return labels[0] if is_single_image(X, channel_axis=channel_axis) else np.stack(labels)

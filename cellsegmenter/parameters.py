@@ -1,16 +1,38 @@
-"""The user's bounds, checked together, and the sizes of a model that follow from them."""
+"""The estimator's parameters: their defaults, their checks, and the sizes of a model that follow from them."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
+from importlib.util import find_spec
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
+from sklearn.utils import check_random_state
+
+from cellsegmenter.consensus import AbsoluteResolution, check_resolution
+from cellsegmenter.io import check_writable
 from cellsegmenter.model.config import PRESETS, ModelConfig, grid_level_for
-from cellsegmenter.validation import check_bounds, check_number
+from cellsegmenter.model.device import resolve_device
+from cellsegmenter.validation import check_bounds, check_choice, check_number
+from cellsegmenter.windows import check_stride
 
-__all__ = ["Bounds", "BoundsWarning", "check_bounds_together", "model_config", "warn_of_conflicts"]
+__all__ = [
+    "Bounds",
+    "BoundsWarning",
+    "Parameters",
+    "bounds_of",
+    "check_bounds_together",
+    "check_for_prediction",
+    "check_for_training",
+    "model_config",
+    "sampling_of",
+    "seed_of",
+    "warn_of_conflicts",
+]
 
 # A box is this much wider than the circle of its object's area.
 _BOX_OVER_DIAMETER = 1.25
@@ -22,6 +44,46 @@ _LEAST_FILL = 0.25
 
 class BoundsWarning(UserWarning):
     """The user's bounds can hardly hold together."""
+
+
+@dataclass(eq=False, repr=False)
+class Parameters:
+    """The constructor of `CellSegmenter`, whose docstring says what they mean.
+
+    It stores its arguments and nothing else, as scikit-learn wants it; what they are worth is checked in `fit`.
+    """
+
+    density: tuple[float, float] = (5, 10)
+    area: tuple[float, float] = (0.10, 0.15)
+    object_size: tuple[float, float] = (8, 28)
+    _: KW_ONLY
+    window_size: int = 80
+    max_objects: int | None = None
+    network: str = "auto"
+    appearance: str = "smooth"
+    latent_dim: int = 20
+    n_steps: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    noise_scale: float | None = None
+    overlap_penalty: float = 0.0
+    sapr: bool = True
+    presence_update: str = "mean_field"
+    intensity: Literal["log", "linear"] = "log"
+    diameter: float | Literal["auto"] | None = None
+    channel_axis: int | None = None
+    augment: bool = False
+    stride: int | None = None
+    n_samples: int = 1
+    resolution: Literal["auto"] | float | AbsoluteResolution = "auto"
+    min_size: int | None = None
+    device: str = "auto"
+    random_state: Any = None
+    warm_start: bool = False
+    checkpoint: str | Path | None = None
+    tensorboard: str | Path | None = None
+    n_jobs: int = 1
+    verbose: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,10 +190,106 @@ def warn_of_conflicts(bounds: Bounds) -> None:
     warnings.warn(f"{given} can hardly hold together: {problem}; {advice}", BoundsWarning, stacklevel=3)
 
 
-def model_config(
-    bounds: Bounds, *, n_channels: int, preset: str, appearance: str, latent_dim: int
-) -> ModelConfig:
-    """The sizes of the model that these bounds call for."""
+def bounds_of(parameters: Parameters) -> Bounds:
+    """The bounds among the parameters; see `check_bounds_together`."""
+    return check_bounds_together(
+        density=parameters.density,
+        area=parameters.area,
+        object_size=parameters.object_size,
+        window_size=parameters.window_size,
+        max_objects=parameters.max_objects,
+    )
+
+
+def check_for_training(parameters: Parameters) -> tuple[Bounds, str]:
+    """Check all parameters: those of prediction too, as nobody wants to hear of them after the training.
+
+    Returns
+    -------
+    bounds : Bounds
+    preset : str
+        The network; what "auto" stands for here.
+
+    Raises
+    ------
+    TypeError, ValueError, ImportError
+        Naming the parameter, the value and the remedy.
+    """
+    bounds, p = bounds_of(parameters), parameters
+    check_choice("network", p.network, ("auto", *PRESETS))
+    check_choice("appearance", p.appearance, ("smooth", "free"))
+    check_choice("presence_update", p.presence_update, ("mean_field", "straight_through"))
+    check_choice("intensity", p.intensity, ("log", "linear"))
+    check_number("latent_dim", p.latent_dim, low=1, integer=True)
+    check_number("overlap_penalty", p.overlap_penalty, low=0)
+    for name, low, integer in (
+        ("n_steps", 1, True),
+        ("batch_size", 2, True),
+        ("learning_rate", 1e-9, False),
+        ("noise_scale", 1e-6, False),
+    ):
+        if getattr(p, name) is not None:
+            check_number(name, getattr(p, name), low=low, integer=integer)
+    if p.checkpoint is not None:
+        check_writable(p.checkpoint)
+    if p.tensorboard is not None:
+        check_writable(p.tensorboard, folder=True)
+        if find_spec("tensorboard") is None:
+            raise ImportError(
+                f"tensorboard={str(p.tensorboard)!r} needs a further package; "
+                "run: pip install 'cellsegmenter[tensorboard]'"
+            )
+    check_for_prediction(p)
+    sampling_of(p, bounds.window_size)
+    if p.network != "auto":
+        return bounds, p.network
+    return bounds, "reference" if resolve_device(p.device).type == "cuda" else "small"
+
+
+def check_for_prediction(parameters: Parameters) -> None:
+    """Check what a prediction needs beside `sampling_of`."""
+    check_resolution(parameters.resolution)
+    if parameters.min_size is not None:
+        check_number("min_size", parameters.min_size, low=0, integer=True)
+    jobs = parameters.n_jobs
+    if jobs is not None and check_number("n_jobs", jobs, integer=True) == 0:
+        raise ValueError("n_jobs is 0; give a number of processes, or -1 for one on each core")
+
+
+def sampling_of(
+    parameters: Parameters, window_size: int, n_samples: int | None = None, stride: int | None = None
+) -> tuple[int, int]:
+    """Samples of each window and stride of a prediction: those given, else the parameters; checked."""
+    samples = parameters.n_samples if n_samples is None else n_samples
+    step = next(s for s in (stride, parameters.stride, window_size // 4) if s is not None)
+    check_number("n_samples", samples, low=1, integer=True)
+    check_number("stride", step, low=1, high=window_size, integer=True)
+    check_stride(window_size, int(step))
+    return int(samples), int(step)
+
+
+def seed_of(random_state: Any) -> int:
+    """A seed from a random state; global generators are left alone.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is neither a whole number of 32 bits, nor a RandomState, nor None.
+    """
+    if random_state is None:
+        return int(np.random.default_rng().integers(2**31))
+    if isinstance(random_state, Integral):
+        return int(check_number("random_state", random_state, low=0, high=2**32 - 1, integer=True))
+    try:
+        return int(check_random_state(random_state).randint(2**31 - 1))
+    except ValueError as error:
+        raise ValueError(
+            f"random_state={random_state!r} is no seed; give a whole number, a RandomState or None"
+        ) from error
+
+
+def model_config(parameters: Parameters, bounds: Bounds, preset: str, *, n_channels: int) -> ModelConfig:
+    """The sizes of the model that these parameters and their bounds call for."""
     return ModelConfig(
         n_channels=n_channels,
         window_size=bounds.window_size,
@@ -139,7 +297,7 @@ def model_config(
         initial_side=bounds.box_side,
         expected_objects=bounds.expected_objects,
         grid_level=grid_level_for(bounds.object_size[0]),
-        appearance=appearance,
-        latent_dim=latent_dim,
+        appearance=parameters.appearance,
+        latent_dim=parameters.latent_dim,
         **PRESETS[preset],
     )

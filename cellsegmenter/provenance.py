@@ -1,4 +1,4 @@
-"""What made a result: the versions of the software and a fingerprint of the model."""
+"""What made a result: the versions of the software, the model's card and its fingerprint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["model_hash", "software_versions"]
+from cellsegmenter.model.structured_vae import StructuredVAE
+from cellsegmenter.serialization import plain_value
+
+__all__ = ["model_card", "model_hash", "software_versions"]
 
 # Packages whose version can change the numbers of a result.
 PACKAGES = ("cellsegmenter", "torch", "numpy", "scipy", "scikit-image", "igraph", "leidenalg", "tifffile")
@@ -20,6 +23,42 @@ def software_versions() -> dict[str, str]:
     """The versions of Python, the operating system, this package and those that it computes with."""
     packages = {name: version(name) for name in PACKAGES}
     return {"python": platform.python_version(), "platform": platform.platform(), **packages}
+
+
+def model_card(
+    model: StructuredVAE,
+    history: dict[str, np.ndarray],
+    *,
+    trained_on: str,
+    working_diameter: float,
+    parameters: dict[str, Any],
+) -> dict[str, Any]:
+    """What a model was trained on and how, in words and numbers that JSON holds.
+
+    Parameters
+    ----------
+    model : StructuredVAE
+    history : dict of str to ndarray (n_rows,)
+        Of its training; may be empty.
+    trained_on : str
+        The images.
+    working_diameter : float
+        px.
+    parameters : dict
+        Those of the estimator that somebody who uses the model should know.
+    """
+    last = {name: float(values[-1]) for name, values in history.items()}
+    return {
+        "name": "CellSegmenter",
+        "trained_on": trained_on,
+        "labels_used": "none",
+        "steps": int(last.get("step", 0)),
+        "seconds": round(last.get("seconds", 0.0), 1),
+        "parameters": {name: plain_value(value) for name, value in parameters.items()},
+        "objects_per_window": round(last["objects"], 2) if last else None,
+        "working_diameter_px": round(working_diameter, 1),
+        "weights": sum(p.numel() for p in model.parameters()),
+    }
 
 
 def model_hash(segmenter: Any) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,24 +17,62 @@ from torch import Tensor
 
 from cellsegmenter.consensus import AbsoluteResolution
 from cellsegmenter.io import replacing
+from cellsegmenter.model.config import ModelConfig
+from cellsegmenter.model.structured_vae import StructuredVAE
 
-__all__ = [
-    "ModelFileError",
-    "half_precision",
-    "parameter_value",
-    "plain_value",
-    "read_model_file",
-    "write_model_file",
-]
+__all__ = ["ModelFileError", "load_segmenter", "plain_value", "save_segmenter"]
 
 _FORMAT = "cellsegmenter-model-1"
+# Parameters that belong to a machine or a session and do not travel with a model.
+_NOT_SAVED = ("checkpoint", "device", "n_jobs", "tensorboard", "verbose")
+_PLAIN_ATTRIBUTES = ("n_channels_in_", "noise_scale_", "working_diameter_", "penalties_", "card_")
+
+Segmenter = TypeVar("Segmenter")
 
 
 class ModelFileError(ValueError):
     """A file is no usable model."""
 
 
-def write_model_file(path: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
+def save_segmenter(path: Path, segmenter: Any, *, half: bool) -> None:
+    """Write a fitted CellSegmenter; with `half` its weights as float16, half the file.
+
+    Raises
+    ------
+    ImageFileError
+        If nothing can be written to `path`.
+    """
+    parameters = segmenter.get_params()
+    description = {
+        "parameters": {n: plain_value(value) for n, value in parameters.items() if n not in _NOT_SAVED},
+        "config": segmenter.model_.config.to_dict(),
+        "history_": {n: [float(f"{v:.5g}") for v in values] for n, values in segmenter.history_.items()},
+        **{name: getattr(segmenter, name) for name in _PLAIN_ATTRIBUTES},
+    }
+    tensors = segmenter.model_.state_dict()
+    _write_model_file(path, _half_precision(tensors) if half else tensors, description)
+
+
+def load_segmenter(path: Path, kind: type[Segmenter]) -> Segmenter:
+    """A CellSegmenter, or a subclass, from a file; see `_read_model_file` for the errors."""
+    tensors, description = _read_model_file(path)
+    try:
+        parameters = description["parameters"]
+        segmenter: Any = kind(**{name: _parameter_value(name, value) for name, value in parameters.items()})
+        segmenter.model_ = StructuredVAE(ModelConfig.from_dict(description["config"]))
+        segmenter.model_.load_state_dict(tensors)
+        for name in _PLAIN_ATTRIBUTES:
+            setattr(segmenter, name, description[name])
+        segmenter.history_ = {name: np.array(values) for name, values in description["history_"].items()}
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ModelFileError(
+            f"{path} does not hold a model of this version ({error}); load it with the version that wrote it"
+        ) from error
+    segmenter.model_.eval()
+    return segmenter
+
+
+def _write_model_file(path: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
     """Write beside, then rename, so that a file under this name is always whole; missing folders are made.
 
     Parameters
@@ -57,7 +95,7 @@ def write_model_file(path: Path, tensors: dict[str, Tensor], description: dict[s
         beside.write_bytes(content)  # safetensors' own writer makes files that nobody else may read
 
 
-def read_model_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_model_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors (floating point ones as float32) and description of a model file.
 
     Raises
@@ -89,7 +127,7 @@ def read_model_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return full, description
 
 
-def half_precision(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _half_precision(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Floating-point tensors as float16: half the file, for a model that is shipped."""
     return {
         name: value.to(torch.float16) if value.is_floating_point() else value
@@ -110,7 +148,7 @@ def plain_value(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def parameter_value(name: str, value: Any) -> Any:
+def _parameter_value(name: str, value: Any) -> Any:
     """The inverse of `plain_value` for a constructor parameter."""
     if name == "resolution" and isinstance(value, dict):
         return AbsoluteResolution(value["absolute"])

@@ -12,9 +12,11 @@ from cellsegmenter.consensus import Segmentation
 from cellsegmenter.measurements import measure_objects
 from cellsegmenter.model.rendering import render
 from cellsegmenter.types import PosteriorSamples, WindowPosterior
+from cellsegmenter.validation import is_single_image
 
 __all__ = [
     "feature_names",
+    "labels_like",
     "latent_columns",
     "latent_output",
     "object_columns",
@@ -73,6 +75,13 @@ def latent_output(estimator: Any, table: dict[str, np.ndarray], latent_dim: int)
 
     index = pd.MultiIndex.from_arrays([table["image"], table["label"]], names=["image", "label"])
     return pd.DataFrame(codes, index=index, columns=feature_names(latent_dim))
+
+
+def labels_like(X: Any, labels: list[np.ndarray], channel_axis: int | None) -> Any:
+    """Label images in the form of the images: one array for one, a stack for a batch, a list for a list."""
+    if isinstance(X, list | tuple):
+        return labels
+    return labels[0] if is_single_image(X, channel_axis=channel_axis) else np.stack(labels)
 
 
 def posterior_arrays(batches: list[list[WindowPosterior]]) -> PosteriorSamples:

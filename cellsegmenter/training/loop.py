@@ -31,14 +31,22 @@ from cellsegmenter.training.schedule import (
 from cellsegmenter.training.watch import Collapse, CollapseWatch
 from cellsegmenter.windows import random_crop
 
-__all__ = ["CollapseWarning", "Run", "TrainingSettings", "draw_noise", "train", "training_step"]
+__all__ = [
+    "HISTORY_INTERVAL",
+    "CollapseWarning",
+    "Run",
+    "TrainingSettings",
+    "draw_noise",
+    "train",
+    "training_step",
+]
 
 # Rate of the penalties' own Adam, in log lambda: a factor of ten takes about 100 steps.
 _PENALTY_RATE = 0.02
 # Gradients are scaled down to this norm, so that one bad batch does not undo the last ones (not ablated).
 _GRADIENT_NORM = 5.0
 # Steps between two rows of the history.
-_HISTORY_INTERVAL = 10
+HISTORY_INTERVAL = 10
 
 
 class CollapseWarning(UserWarning):
@@ -195,7 +203,7 @@ def train(
             run.step += 1
             bar.update()
             finished = run.step >= run.length.end
-            if finished or run.step % _HISTORY_INTERVAL == 0:
+            if finished or run.step % HISTORY_INTERVAL == 0:
                 run.history.append(_summary(rows))
                 rows.clear()
                 _show(bar, run.history[-1])

@@ -1,0 +1,64 @@
+"""What a model gives beside segmentations: posterior samples of windows, decoded latent codes, new images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from cellsegmenter.inference import BATCH_SIZE, InferenceSettings, sample_windows
+from cellsegmenter.model.rendering import render
+from cellsegmenter.model.structured_vae import StructuredVAE
+from cellsegmenter.preparation import PreparedImage
+from cellsegmenter.tables import posterior_arrays
+from cellsegmenter.types import PosteriorSamples
+from cellsegmenter.windows import random_crop
+
+__all__ = ["DecodedCodes", "GeneratedImages", "decode_codes", "draw_images", "posterior_of_windows"]
+
+
+class GeneratedImages(NamedTuple):
+    """What `CellSegmenter.sample` draws."""
+
+    images: np.ndarray  # (n, C, H, W) float32, normalised intensities
+    labels: np.ndarray  # (n, H, W) int32: 0 background, k the k-th object of the window
+
+
+class DecodedCodes(NamedTuple):
+    """What `CellSegmenter.inverse_transform` gives, each object in its own raster of R × R px."""
+
+    appearance: np.ndarray  # (n, C, R, R) float32, normalised intensities
+    mixing_weight: np.ndarray  # (n, R, R) float32 in 0..1
+
+
+def posterior_of_windows(
+    model: StructuredVAE, images: Sequence[PreparedImage], settings: InferenceSettings, device: torch.device
+) -> PosteriorSamples:
+    """Posterior samples of prepared images no larger than a window; smaller ones are padded by reflection."""
+    # The only crop of an image no larger than a window is the image, up to its padding.
+    random = np.random.default_rng(0)
+    parts = []
+    for start in range(0, len(images), BATCH_SIZE):
+        batch = images[start : start + BATCH_SIZE]
+        windows = np.stack([random_crop(image, model.config.window_size, random) for image in batch])
+        corners = np.array([(start + i, 0) for i in range(len(batch))])
+        samples = sample_windows(model, windows, corners, settings, device)
+        parts.append([posterior for _, posterior in samples])
+    return posterior_arrays(parts)
+
+
+def decode_codes(model: StructuredVAE, codes: np.ndarray, device: torch.device) -> DecodedCodes:
+    """What latent codes (n, D) look like."""
+    with torch.inference_mode():
+        weight, appearance = model.decode(torch.tensor(codes, device=device).unsqueeze(0))
+    return DecodedCodes(appearance[0].cpu().numpy(), weight[0].cpu().numpy())
+
+
+def draw_images(model: StructuredVAE, n_images: int, seed: int) -> GeneratedImages:
+    """New windows from the prior; a pixel belongs to an object where objects are more probable than background."""
+    drawn = render(model.generate(n_images, np.random.default_rng(seed)))
+    prob = drawn.mixing_prob
+    labels = torch.where(prob.sum(1) > 0.5, prob.argmax(1) + 1, 0)
+    return GeneratedImages(drawn.reconstruction.cpu().numpy(), labels.cpu().numpy().astype(np.int32))
