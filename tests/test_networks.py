@@ -1,5 +1,6 @@
 """Shapes and sizes of every network, and the promises of `infer` and `generate`."""
 
+import itertools
 import json
 
 import numpy as np
@@ -10,7 +11,14 @@ from torch import Tensor
 
 from cellsegmenter.model import structured_vae
 from cellsegmenter.model.boxes import intersection_over_minimum
-from cellsegmenter.model.coders import BackgroundDecoder, BackgroundEncoder, ObjectDecoder, ObjectEncoder
+from cellsegmenter.model.coders import (
+    BackgroundDecoder,
+    BackgroundEncoder,
+    BlobMask,
+    FreeRasters,
+    ObjectDecoder,
+    ObjectEncoder,
+)
 from cellsegmenter.model.config import PRESETS, ModelConfig, grid_level_for
 from cellsegmenter.model.device import autocast_for, resolve_device
 from cellsegmenter.model.proposals import ProposalHead
@@ -89,9 +97,7 @@ def test_the_reference_sizes_are_the_papers():
     assert features.bottom.shape[1:] == (512, 5, 5)
     assert features.fine.shape[1:] == (32, 80, 80)
     assert ObjectEncoder(32, c.raster, c.object_channels, c.latent_dim).mean.in_features == 3136
-    assert (
-        ObjectDecoder(1, c.raster, c.object_channels, c.latent_dim, "free").expand.out_features == 64 * 7 * 7
-    )
+    assert FreeRasters(c.latent_dim, c.raster, c.object_channels, 2).expand.out_features == 64 * 7 * 7
     assert BackgroundDecoder(1, 80, c.background_channels, c.background_latent_dim).expand.out_features == 800
     assert (c.raster, c.latent_dim, c.background_latent_dim) == (28, 20, 20)
 
@@ -105,8 +111,8 @@ def test_object_coders_take_any_size(raster, latent, channels):
     q = ObjectEncoder(5, raster, channels, latent)(torch.randn(3, 5, raster, raster))
     assert q.mean.shape == q.std.shape == (3, latent)
     assert (q.std > 0).all()
-    for appearance in ("free", "smooth"):
-        decoded = ObjectDecoder(2, raster, channels, latent, appearance)(q.mean)
+    for shape, appearance in itertools.product(("free", "blob"), ("free", "smooth")):
+        decoded = ObjectDecoder(2, raster, channels, latent, shape=shape, appearance=appearance)(q.mean)
         assert decoded.mixing_weight.shape == (3, 1, raster, raster)
         assert decoded.appearance.shape == (3, 2, raster, raster)
         assert ((decoded.mixing_weight > 0) & (decoded.mixing_weight < 1)).all()
@@ -121,8 +127,9 @@ def test_background_coders_take_any_size(size, latent, n_channels):
     assert BackgroundDecoder(n_channels, size, 4, latent)(q.mean).shape == (2, n_channels, size, size)
 
 
-def test_masks_start_as_discs_in_their_boxes():
-    weight = build().decode(torch.zeros(1, 1, 3))[0][0, 0]
+@pytest.mark.parametrize("shape", ["free", "blob"])
+def test_masks_start_as_discs_in_their_boxes(shape):
+    weight = build(shape=shape).decode(torch.zeros(1, 1, 3))[0][0, 0]
     centre, edge = slice(3, 5), [0, -1]
     assert weight[centre, centre].min() > 0.5
     assert weight[edge].max() < 0.5
@@ -130,7 +137,7 @@ def test_masks_start_as_discs_in_their_boxes():
 
 
 def test_a_smooth_appearance_is_a_tilted_plane():
-    decoder = ObjectDecoder(2, 9, 4, 3, "smooth")
+    decoder = ObjectDecoder(2, 9, 4, 3, shape="free", appearance="smooth")
     appearance = decoder(torch.randn(4, 3, generator=torch.Generator().manual_seed(0))).appearance.detach()
     for axis in (-2, -1):
         steps = appearance.diff(dim=axis)
@@ -139,9 +146,59 @@ def test_a_smooth_appearance_is_a_tilted_plane():
 
 
 def test_a_free_appearance_may_have_any_texture():
-    decoder = ObjectDecoder(1, 8, 4, 3, "free")
+    decoder = ObjectDecoder(1, 8, 4, 3, shape="free", appearance="free")
     appearance = decoder(torch.randn(1, 3, generator=torch.Generator().manual_seed(0))).appearance
     assert appearance.diff(n=2, dim=-1).abs().max() > 1e-4
+
+
+def outline(mask: BlobMask, coefficients: Tensor, y: float, x: float) -> float:
+    """The logit of a blob at one point, from the formula; coefficients (7,) after their bounds."""
+    a0, a1, b1, a2, b2, a3, b3 = coefficients.tolist()
+    angle = np.arctan2(y, x)
+    log_radius = (
+        a0
+        + a1 * np.cos(angle)
+        + b1 * np.sin(angle)
+        + a2 * np.cos(2 * angle)
+        + b2 * np.sin(2 * angle)
+        + a3 * np.cos(3 * angle)
+        + b3 * np.sin(3 * angle)
+    )
+    return mask.log_slope.exp().item() * (0.8 * np.exp(log_radius) - np.hypot(y, x))
+
+
+def test_a_blob_is_its_formula():
+    torch.manual_seed(0)
+    mask, z = BlobMask(3, 10), torch.randn(1, 3)
+    bounded = (torch.tanh(mask.coefficients(z)) * torch.tensor([0.2, 0.2, 0.2, 0.35, 0.35, 0.1, 0.1]))[0]
+    logit = mask(z)[0, 0].detach()
+    centre = (np.arange(10) + 0.5) / 10 * 2 - 1
+    expected = [[outline(mask, bounded, y, x) for x in centre] for y in centre]
+    np.testing.assert_allclose(logit, expected, atol=1e-5)
+
+
+def best_blob_overlap(wanted: Tensor, *, steps: int = 300) -> float:
+    """Intersection over union of a mask (R, R) and the blob that comes nearest to it."""
+    torch.manual_seed(0)
+    mask, code = BlobMask(8, len(wanted)), torch.zeros(1, 8, requires_grad=True)
+    optimiser = torch.optim.Adam([code, *mask.coefficients.parameters()], 0.02)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(mask(code)[0, 0], wanted)
+        loss.backward()
+        optimiser.step()
+    found = mask(code)[0, 0] > 0
+    return float((found & (wanted > 0.5)).sum() / (found | (wanted > 0.5)).sum())
+
+
+def test_a_blob_can_be_an_ellipse_and_cannot_be_two_discs():
+    """An ellipse of axes 3 : 2 at 45 degrees, and two touching discs along the same diagonal, in their boxes."""
+    y, x = torch.meshgrid(*[(torch.arange(40) + 0.5) / 20 - 1] * 2, indexing="ij")
+    along, across = (x + y) / 2**0.5, (x - y) / 2**0.5
+    ellipse = (along**2 + (1.5 * across) ** 2 < 1).float()
+    discs = ((along.abs() - 0.55) ** 2 + across**2 < 0.5**2).float()
+    assert best_blob_overlap(ellipse) > 0.95
+    assert best_blob_overlap(discs) < 0.85
 
 
 # Proposals
@@ -385,10 +442,13 @@ def test_the_warmup_finds_what_the_background_leaves_over(model):
 
 
 @pytest.mark.parametrize("appearance", ["smooth", "free"])
-def test_networks_in_bfloat16_leave_geometry_and_likelihood_in_single_precision(monkeypatch, appearance):
+@pytest.mark.parametrize("shape", ["free", "blob"])
+def test_networks_in_bfloat16_leave_geometry_and_likelihood_in_single_precision(
+    monkeypatch, shape, appearance
+):
     """What a GPU does, emulated: nothing after the networks may be computed, or come out, in bfloat16."""
     monkeypatch.setattr(structured_vae, "autocast_for", lambda device: torch.autocast("cpu", torch.bfloat16))
-    model = with_presence_logit(build(appearance=appearance), 50)
+    model = with_presence_logit(build(shape=shape, appearance=appearance), 50)
     assert model.features(windows(model)).fine.dtype == torch.bfloat16, "the emulation has to work"
     inference = infer(model, windows(model), draw_noise(model))
     floats = [tensor for tensor in tensors(inference) if tensor.is_floating_point()]

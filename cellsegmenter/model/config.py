@@ -30,6 +30,7 @@ class ModelConfig:
     background_channels: int = 32
     latent_dim: int = 20
     background_latent_dim: int = 20
+    shape: str = "free"  # the paper's, or "blob"
     appearance: str = "smooth"  # or "free", the paper's
 
     @property

@@ -69,7 +69,7 @@ class StructuredVAE(nn.Module):
             c.unet_channels + c.n_channels, c.raster, c.object_channels, c.latent_dim
         )
         self.object_decoder = ObjectDecoder(
-            c.n_channels, c.raster, c.object_channels, c.latent_dim, c.appearance
+            c.n_channels, c.raster, c.object_channels, c.latent_dim, shape=c.shape, appearance=c.appearance
         )
         self.background_encoder = BackgroundEncoder(
             widths[c.unet_depth], c.background_channels, c.background_latent_dim
