@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -12,9 +14,56 @@ from .models import channel_axis
 from .outputs import check_outputs
 
 
-def bounds(name: str, kind: type, text: str) -> options.Option:
+class Training(NamedTuple):
+    """What is learned and how; what is None is left to the package."""
+
+    density: tuple[float, float] | None
+    area: tuple[float, float] | None
+    object_size: tuple[float, float] | None
+    window_size: int | None
+    max_objects: int | None
+    n_steps: int | None
+    batch_size: int | None
+    diameter: float | str | None
+    checkpoint: Path | None
+    tensorboard: Path | None
+
+
+def bounds(name: str, text: str) -> options.Option:
     """An option that takes two numbers, the lower and the upper bound."""
-    return click.option(name, type=kind, nargs=2, metavar="LO HI", help=text)
+    return click.option(name, type=float, nargs=2, metavar="LO HI", help=text)
+
+
+training = options.as_one(
+    "training",
+    Training,
+    bounds("--density", "About how many objects a window holds.  [default: 5 10]"),
+    bounds("--area", "About which fraction of the image they cover.  [default: 0.10 0.15]"),
+    bounds("--object-size", "Sides of the smallest and largest bounding box in pixels.  [default: 8 28]"),
+    click.option(
+        "--window-size", type=click.IntRange(min=1), metavar="PX", help="Side of a window.  [default: 80]"
+    ),
+    click.option(
+        "--max-objects", type=click.IntRange(min=1), metavar="N", help="The most objects a window can hold."
+    ),
+    click.option(
+        "--steps", "n_steps", type=click.IntRange(min=1), metavar="N", help="Training steps at most."
+    ),
+    click.option("--batch-size", type=click.IntRange(min=2), metavar="N", help="Windows in a training step."),
+    options.diameter,
+    click.option(
+        "--checkpoint",
+        type=options.FILE,
+        metavar="FILE",
+        help="Save the state of the training here as it goes.",
+    ),
+    click.option(
+        "--tensorboard",
+        type=options.FILE,
+        metavar="FOLDER",
+        help="Write the history here as it goes, to be watched with TensorBoard.",
+    ),
+)
 
 
 @click.command()
@@ -22,35 +71,13 @@ def bounds(name: str, kind: type, text: str) -> options.Option:
 @click.option(
     "-o", "--output", type=options.FILE, required=True, metavar="FILE", help="The model, NAME.safetensors."
 )
-@bounds("--density", float, "About how many objects a window holds.  [default: 5 10]")
-@bounds("--area", float, "About which fraction of the image they cover.  [default: 0.10 0.15]")
-@bounds("--object-size", float, "Sides of the smallest and largest bounding box in pixels.  [default: 8 28]")
-@click.option(
-    "--window-size", type=click.IntRange(min=1), metavar="PX", help="Side of a window.  [default: 80]"
-)
-@click.option(
-    "--max-objects", type=click.IntRange(min=1), metavar="N", help="The most objects a window can hold."
-)
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Training steps at most.")
-@click.option("--batch-size", type=click.IntRange(min=2), metavar="N", help="Windows in a training step.")
-@click.option(
-    "--checkpoint", type=options.FILE, metavar="FILE", help="Save the state of the training here as it goes."
-)
-@options.diameter
+@training
 @options.reading
 @options.running
 def fit(
     images: tuple[Path, ...],
     output: Path,
-    density: tuple[float, float] | None,
-    area: tuple[float, float] | None,
-    object_size: tuple[float, float] | None,
-    window_size: int | None,
-    max_objects: int | None,
-    steps: int | None,
-    batch_size: int | None,
-    checkpoint: Path | None,
-    diameter: float | str | None,
+    training: Training,
     reading: options.Reading,
     running: options.Running,
 ) -> None:
@@ -61,29 +88,27 @@ def fit(
     from cellsegmenter import CellSegmenter, io
 
     paths = io.expand_inputs(images)
-    check_outputs([output] if checkpoint is None else [output, checkpoint], paths)
+    check_outputs([output] if training.checkpoint is None else [output, training.checkpoint], paths)
     started = time.perf_counter()
-    files = []
-    for path in paths:
-        for file in reading.images(path):
-            running.say(f"{path}: {file.interpretation}")
-            files.append(file)
+    files = [(path, file) for path in paths for file in reading.images(path)]
+    for line in understood((path, file.interpretation) for path, file in files):
+        running.say(line)
     segmenter = CellSegmenter(
-        **options.given(
-            density=density,
-            area=area,
-            object_size=object_size,
-            window_size=window_size,
-            max_objects=max_objects,
-            n_steps=steps,
-            batch_size=batch_size,
-            checkpoint=checkpoint,
-            diameter=diameter,
-        ),
-        channel_axis=channel_axis(files[0]),
+        **options.given(**training._asdict()),
+        channel_axis=channel_axis(files[0][1]),
         device=running.device,
         random_state=running.seed,
         verbose=not running.quiet,
     )
-    segmenter.fit([file.array for file in files]).save(output)
+    segmenter.fit([file.array for _, file in files]).save(output)
     running.say(f"trained in {time.perf_counter() - started:.0f} s; wrote {output}")
+
+
+def understood(interpretations: Iterable[tuple[Path, str]]) -> Iterator[str]:
+    """How files were read, one line for all that were read alike: of hundreds nobody would see the odd one."""
+    alike: dict[str, list[Path]] = {}
+    for path, words in interpretations:
+        alike.setdefault(words, []).append(path)
+    for words, paths in alike.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        yield f"{paths[0]}{more}: {words}"

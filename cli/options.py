@@ -153,6 +153,21 @@ running = as_one(
     ),
 )
 
+model = click.option(
+    "--model", type=FILE, help="A model file of `cellseg fit`.  [default: the built-in nuclei model]"
+)
+
+samples = click.option(
+    "--samples", type=click.IntRange(min=1), metavar="N", help="Posterior samples to agree on."
+)
+
+stride = click.option(
+    "--stride",
+    type=click.IntRange(min=1),
+    metavar="PX",
+    help="Step between windows; a divisor of their size.",
+)
+
 diameter = click.option(
     "--diameter",
     type=NumberOrAuto(),

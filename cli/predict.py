@@ -46,22 +46,15 @@ cutting = options.as_one(
     click.option(
         "--min-size", type=click.IntRange(min=1), metavar="PX", help="Drop objects with fewer pixels."
     ),
-    click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Posterior samples to agree on."),
-    click.option(
-        "--stride",
-        type=click.IntRange(min=1),
-        metavar="PX",
-        help="Step between windows; a divisor of their size.",
-    ),
+    options.samples,
+    options.stride,
     options.diameter,
 )
 
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("images", nargs=-1, required=True, type=options.FILE)
-@click.option(
-    "--model", type=options.FILE, help="A model file of `cellseg fit`.  [default: the built-in nuclei model]"
-)
+@options.model
 @click.option(
     "-o",
     "--output",

@@ -105,6 +105,10 @@ def _column(axis: str) -> str:
     return axis.lower() if axis in "ZT" else "page"
 
 
+def _title(position: dict[str, int]) -> str:
+    return ", ".join(f"{_column(axis)} {at}" for axis, at in position.items())
+
+
 def _labels(path: Path, result: Result, metadata: dict[str, Any]) -> None:
     from cellsegmenter import io
 
@@ -120,7 +124,14 @@ def _table(path: Path, result: Result, metadata: dict[str, Any]) -> None:
 def _overlay(path: Path, result: Result, metadata: dict[str, Any]) -> None:
     from cellsegmenter import io
 
-    io.write_overlay(path, result.images[0].array, result.labels)
+    if not result.images.axes:
+        io.write_overlay(path, result.images[0].array, result.labels)
+        return
+    planes = [
+        io.Panel(_title(result.images.position(i)), image.array, segmentation.labels)
+        for i, (image, segmentation) in enumerate(zip(result.images, result.segmentations, strict=True))
+    ]
+    io.write_montage(path, planes)
 
 
 def _geojson(path: Path, result: Result, metadata: dict[str, Any]) -> None:

@@ -34,11 +34,9 @@ DEFAULT_SIDE = 512  # px
     metavar="FILE",
     help="The page; it needs nothing beside it.",
 )
-@click.option(
-    "--model", type=options.FILE, help="A model file of `cellseg fit`.  [default: the built-in one]"
-)
-@click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Posterior samples to agree on.")
-@click.option("--stride", type=click.IntRange(min=1), metavar="PX", help="Step between windows.")
+@options.model
+@options.samples
+@options.stride
 @options.diameter
 @options.reading
 @options.running
@@ -74,7 +72,9 @@ def tune(
         raise click.UsageError(
             f"--region may be {LARGEST_SIDE} px high and wide; {place[2]} × {place[3]} is more."
         )
-    segmenter = load_model(model).set_params(device=running.device, channel_axis=channel_axis(file))
+    segmenter = load_model(model).set_params(
+        device=running.device, channel_axis=channel_axis(file), verbose=not running.quiet
+    )
     settings = options.given(n_samples=samples, stride=stride, diameter=diameter)
     sweep = segmenter.sweep(file.array, region=place, random_state=running.seed, **settings)
     seed = running.seed or None  # 0 is what predict takes by default too

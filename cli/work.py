@@ -119,12 +119,7 @@ class Work:
         self.running.say("\n".join(f"  would write {path}" for path in job.outputs))
 
     def _read(self, job: Job) -> ImageStack:
-        images = self.reading.images(job.image)
-        if len(images) > 1 and "overlay" in job.files:
-            raise click.UsageError(
-                f"An overlay shows one plane, and {job.image} has {len(images)}; choose one, or leave it out."
-            )
-        return images
+        return self.reading.images(job.image)
 
     def _is_done(self, job: Job) -> bool:
         """Whether all results are there; warns if they were made in another way."""

@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from click import UsageError
 from click.testing import CliRunner, Result
+from skimage.io import imread
 
 from cellsegmenter_cli.main import cellseg
 from cellsegmenter_cli.outputs import check_outputs, plan
@@ -113,8 +114,7 @@ def test_a_stack_is_segmented_plane_by_plane(tmp_path, nuclei):
     planes = np.stack([nuclei[0], nuclei[0][::-1]])
     tifffile.imwrite(path, planes, imagej=True, metadata={"axes": "ZYX"})
     refused("predict", path, *FAST, saying="--z")
-    refused("predict", path, *FAST, "--z", "all", "--save", "overlay", saying="one plane", code=2)
-    result = run("predict", path, *FAST, "--z", "all", "--save", "labels,table,rois,confidence")
+    result = run("predict", path, *FAST, "--z", "all", "--save", "labels,table,rois,overlay,maps")
     assert result.exit_code == 0, result.output
     labels = tifffile.imread(tmp_path / "stack_labels.tif")
     assert labels.shape == (2, 128, 128)
@@ -122,7 +122,13 @@ def test_a_stack_is_segmented_plane_by_plane(tmp_path, nuclei):
     counts = [sum(row["z"] == str(z) for row in found) for z in (0, 1)]
     assert counts == labels.max(axis=(1, 2)).tolist()
     assert len(roifile.roiread(tmp_path / "stack_rois.zip")) == sum(counts)
-    assert tifffile.imread(tmp_path / "stack_confidence.tif").shape == labels.shape
+    confidence = tifffile.imread(tmp_path / "stack_confidence.tif")
+    foreground = tifffile.imread(tmp_path / "stack_foreground.tif")
+    np.testing.assert_array_equal(confidence > 0, labels > 0)
+    assert confidence.shape == foreground.shape == labels.shape
+    assert (foreground.mean(axis=(1, 2), where=labels > 0) > 0.5).all()
+    assert (foreground.mean(axis=(1, 2), where=labels == 0) < 0.3).all()
+    assert imread(tmp_path / "stack_overlay.png").shape == (128, 2 * 128 + 4, 3)
 
 
 def test_labels_go_into_the_ome_zarr_they_belong_to(tmp_path, nuclei):

@@ -417,13 +417,32 @@ def test_overlay(tmp_path, monkeypatch):
     colourful = np.ptp(overlay.astype(int), axis=2) > 0
     assert colourful.sum() == 2 * (8 + 10) - 4  # the rim, inside the object
     assert colourful[4, 5:15].all()
-    monkeypatch.setattr("cellsegmenter.io._writers.MAX_OVERLAY", 10)
+    monkeypatch.setattr("cellsegmenter.io._overlays.MAX_OVERLAY", 10)
     io.write_overlay(path, GREY, labels)
     assert imread(path).shape == (7, 10, 3)
     with pytest.raises(io.ImageFileError, match=r"must end in \.png"):
         io.write_overlay(tmp_path / "overlay.jpg", GREY, labels)
     with pytest.raises(ValueError, match="must agree"):
         io.write_overlay(path, GREY[1:], labels)
+
+
+def test_montage(tmp_path, monkeypatch):
+    path, labels = tmp_path / "overlay.png", np.zeros((20, 30), int)
+    labels[4:12, 5:15] = 1
+    panels = [io.Panel(f"z {z}", GREY, np.roll(labels, 3 * z, axis=1)) for z in range(5)]
+    io.write_montage(path, panels)
+    sheet = imread(path)
+    assert sheet.shape == (3 * 24 - 4, 2 * 34 - 4, 3)
+    io.write_overlay(path, *panels[3][1:])
+    rows = slice(12, 20)  # below the title
+    np.testing.assert_array_equal(sheet[24:44, 34:64][rows], imread(path)[rows])
+    assert (sheet[48:, 34:] == 255).all()  # nothing where a sixth panel would be
+    titles = [sheet[24 * (z // 2) :, 34 * (z % 2) :][:8, 8:20] for z in (0, 2, 4)]
+    assert (titles[0] != titles[1]).any()
+    assert (titles[1] != titles[2]).any()
+    monkeypatch.setattr("cellsegmenter.io._overlays.MAX_OVERLAY", 30)
+    io.write_montage(path, panels)
+    assert imread(path).shape == (3 * 14 - 4, 2 * 19 - 4, 3)
 
 
 def test_check_writable(tmp_path):

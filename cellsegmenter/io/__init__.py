@@ -2,16 +2,18 @@
 
 from ._files import ImageFileError, check_writable, expand_inputs, replacing
 from ._geojson import write_geojson
+from ._overlays import Panel, write_montage, write_overlay
 from ._readers import ImageFile, ImageStack, read_image, read_images
 from ._rois import write_rois
 from ._tables import check_table_path, to_anndata, write_table
-from ._writers import confidence_map, write_labels, write_map, write_overlay
+from ._writers import confidence_map, write_labels, write_map
 from ._zarr_writer import add_ome_zarr_labels, write_ome_zarr
 
 __all__ = [
     "ImageFile",
     "ImageFileError",
     "ImageStack",
+    "Panel",
     "add_ome_zarr_labels",
     "check_table_path",
     "check_writable",
@@ -24,6 +26,7 @@ __all__ = [
     "write_geojson",
     "write_labels",
     "write_map",
+    "write_montage",
     "write_ome_zarr",
     "write_overlay",
     "write_rois",

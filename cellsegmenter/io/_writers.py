@@ -1,4 +1,4 @@
-"""Writing label images, maps and overlays.  Every file is written beside its place, then moved there."""
+"""Writing label images and maps.  Every file is written beside its place, then moved there."""
 
 from __future__ import annotations
 
@@ -9,23 +9,14 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from skimage.io import imsave
-from skimage.segmentation import find_boundaries
 
-from cellsegmenter.normalize import normalize_image
-
-from ._files import ImageFileError, replacing
+from ._files import replacing
 from ._stacks import check_labels
 
-__all__ = ["confidence_map", "write_labels", "write_map", "write_overlay"]
+__all__ = ["confidence_map", "write_labels", "write_map"]
 
 TILE = 512  # px, of images larger than that
 BIG = 2**31  # bytes: compressed sizes are not known beforehand, so BigTIFF well before its limit of 4 GiB
-MAX_OVERLAY = 4096  # px
-OUTLINE_COLOURS = np.array(  # bright and apart from each other, also for most colour-blind eyes
-    [(255, 194, 10), (64, 176, 255), (255, 90, 140), (110, 230, 90), (255, 140, 40), (190, 140, 255)],
-    np.uint8,
-)
 
 
 def write_labels(
@@ -158,36 +149,3 @@ def _tiff_options(metadata: dict[str, Any], pixel_size: float | None) -> dict[st
         "description": json.dumps(metadata),
         "metadata": None,
     }
-
-
-def write_overlay(path: str | Path, image: Any, labels: Any) -> None:
-    """Write a PNG of the image with the objects' outlines in colour.
-
-    Parameters
-    ----------
-    path : str or Path
-        Ends in ``.png``.
-    image : array-like (H, W) or (C, H, W)
-        Of several channels the brightest counts.  Images beyond 4096 px are thinned out.
-    labels : ndarray (H, W) of int
-
-    Raises
-    ------
-    ImageFileError
-        If the path cannot be written to or is not a PNG's.
-    ValueError
-        If image and labels differ in size.
-    """
-    if Path(path).suffix.lower() != ".png":
-        raise ImageFileError(f"{path} is an overlay and must end in .png")
-    if tuple(image.shape[-2:]) != labels.shape:
-        raise ValueError(f"image is {tuple(image.shape[-2:])} px and labels {labels.shape}; they must agree")
-    step = -(-max(labels.shape) // MAX_OVERLAY)
-    pixels = normalize_image(np.asarray(image[..., ::step, ::step]))
-    grey = pixels if pixels.ndim == 2 else pixels.max(axis=0)
-    thin = labels[::step, ::step]
-    overlay = np.repeat((255 * np.clip(grey, 0, 1)).astype(np.uint8)[..., None], 3, axis=2)
-    outline = find_boundaries(thin, mode="inner")
-    overlay[outline] = OUTLINE_COLOURS[thin[outline] % len(OUTLINE_COLOURS)]
-    with replacing(path) as temporary:
-        imsave(temporary, overlay, check_contrast=False)
