@@ -91,8 +91,8 @@ def write_montage(path: str | Path, panels: Sequence[Panel]) -> None:
 
 
 def _columns(n: int, height: int, width: int) -> int:
-    """How many panels to put side by side for a sheet that is about square."""
-    return min(n, max(1, round(math.sqrt(n * height / width))))
+    """How many panels to put side by side for a sheet about as wide as high, rather wider as screens are."""
+    return min(n, math.ceil(math.sqrt(n * height / width)))
 
 
 def _write_title(picture: Image.Image, title: str) -> None:
