@@ -52,6 +52,7 @@ from cellsegmenter.preparation import PreparedImage, Region, check_region, prepa
 from cellsegmenter.provenance import model_card
 from cellsegmenter.segmenting import OVERLAP_THRESHOLD, PREDICTION_SLOTS, consensus_of, working_scale
 from cellsegmenter.serialization import load_segmenter, save_segmenter
+from cellsegmenter.shape import choose_shape
 from cellsegmenter.tables import (
     feature_names,
     labels_like,
@@ -89,6 +90,9 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         The most objects a window can hold in training (K_max).  By default 1.5 times the upper density.
     network : {"auto", "small", "reference"}, default="auto"
         "reference" has the paper's sizes, "small" suits a CPU; "auto" takes the former on a GPU.
+    shape : {"auto", "blob", "free"}, default="auto"
+        The form of a mask: one smooth blob, for most cells and nuclei, or any, as in the paper.  "auto" counts objects
+        in the images and takes blobs if most are convex and at most 2.5 times as long as wide.
     appearance : {"smooth", "free"}, default="smooth"
         How an object's intensities are drawn: a level and a tilt, or free pixels as in the paper.
     latent_dim : int, default=20
@@ -196,12 +200,12 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         bounds, preset = check_for_training(self)
         warn_of_conflicts(bounds)
         device = resolve_device(self.device)
-        images, trained_on = self._images_to_learn(X, bounds)
+        goes_on = self.warm_start and hasattr(self, "model_")
+        images, shape, trained_on = self._images_to_learn(X, bounds, goes_on)
         seed = seed_of(self.random_state)
         estimated_scale = noise_scale_of(images, bounds.window_size, seed)
         noise_scale = float(estimated_scale if self.noise_scale is None else self.noise_scale)
-        config = model_config(self, bounds, preset, n_channels=images[0].shape[0])
-        goes_on = self.warm_start and hasattr(self, "model_")
+        config = model_config(self, bounds, preset, shape=shape, n_channels=images[0].shape[0])
         model = continued_model(self.model_, config) if goes_on else new_model(config, seed)
         objective = training_objective(
             bounds,
@@ -499,17 +503,21 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
 
     # --- what connects them -------------------------------------------------------------------------------
 
-    def _images_to_learn(self, X: Any, bounds: Bounds) -> tuple[list[PreparedImage], str]:
-        """Images of one number of channels at working scale, and in words how X was understood."""
+    def _images_to_learn(self, X: Any, bounds: Bounds, goes_on: bool) -> tuple[list[PreparedImage], str, str]:
+        """Images of one number of channels at working scale, the form of masks, and in words how X was understood."""
         views, interpretation = check_images(X, channel_axis=self.channel_axis)
         self._say(f"fit on {interpretation}")
         check_images(X, channel_axis=self.channel_axis, n_channels=views[0].shape[0])
+        shape = self.shape
+        if shape == "auto":
+            shape = self.model_.config.shape if goes_on else choose_shape(views)
+            self._say(f'masks are {"blobs" if shape == "blob" else "free"} (shape="{shape}")')
         scales = [working_scale(view, bounds.diameter, self.diameter) for view in views]
         images = [
             prepare_image(view, scale=scale, intensity=self.intensity)
             for view, scale in zip(views, scales, strict=True)
         ]
-        return images, interpretation
+        return images, shape, interpretation
 
     def _learned_attributes(
         self, model: StructuredVAE, learned: Learned, bounds: Bounds, trained_on: str

@@ -60,6 +60,7 @@ class Parameters:
     window_size: int = 80
     max_objects: int | None = None
     network: str = "auto"
+    shape: str = "auto"
     appearance: str = "smooth"
     latent_dim: int = 20
     n_steps: int | None = None
@@ -217,6 +218,7 @@ def check_for_training(parameters: Parameters) -> tuple[Bounds, str]:
     """
     bounds, p = bounds_of(parameters), parameters
     check_choice("network", p.network, ("auto", *PRESETS))
+    check_choice("shape", p.shape, ("auto", "blob", "free"))
     check_choice("appearance", p.appearance, ("smooth", "free"))
     check_choice("presence_update", p.presence_update, ("mean_field", "straight_through"))
     check_choice("intensity", p.intensity, ("log", "linear"))
@@ -288,8 +290,10 @@ def seed_of(random_state: Any) -> int:
         ) from error
 
 
-def model_config(parameters: Parameters, bounds: Bounds, preset: str, *, n_channels: int) -> ModelConfig:
-    """The sizes of the model that these parameters and their bounds call for."""
+def model_config(
+    parameters: Parameters, bounds: Bounds, preset: str, *, shape: str, n_channels: int
+) -> ModelConfig:
+    """The sizes of the model that these parameters and their bounds call for; `shape` is never "auto"."""
     return ModelConfig(
         n_channels=n_channels,
         window_size=bounds.window_size,
@@ -297,6 +301,7 @@ def model_config(parameters: Parameters, bounds: Bounds, preset: str, *, n_chann
         initial_side=bounds.box_side,
         expected_objects=bounds.expected_objects,
         grid_level=grid_level_for(bounds.object_size[0]),
+        shape=shape,
         appearance=parameters.appearance,
         latent_dim=parameters.latent_dim,
         **PRESETS[preset],
