@@ -11,6 +11,7 @@ from click import UsageError
 from click.testing import CliRunner, Result
 from skimage.io import imread
 
+from cellsegmenter_cli.fit import understood
 from cellsegmenter_cli.main import cellseg
 from cellsegmenter_cli.outputs import check_outputs, plan
 
@@ -365,6 +366,20 @@ def test_fit_then_predict(image, tmp_path):
     assert result.exit_code == 0, result.output
     assert run("predict", image, "--model", model, *FAST).exit_code == 0
     assert json.loads(run("info", model, "--json").output)
+
+
+def test_fit_writes_for_tensorboard(image, tmp_path):
+    pytest.importorskip("tensorboard")
+    options = ("--steps", 1, "--batch-size", 2, "--device", "cpu", "--tensorboard", tmp_path / "runs")
+    result = run("fit", image, "-o", tmp_path / "model.safetensors", *options)
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in (tmp_path / "runs").glob("events.out.tfevents.*")]
+
+
+def test_fit_says_once_how_files_were_read_that_are_alike(tmp_path):
+    a, b, c = (tmp_path / f"{name}.tif" for name in "abc")
+    found = list(understood([(a, "grey"), (b, "with channels"), (c, "grey")]))
+    assert found == [f"{a} and 1 more: grey", f"{b}: with channels"]
 
 
 def test_info_describes_the_built_in_model():
