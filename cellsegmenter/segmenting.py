@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from cellsegmenter.consensus import AbsoluteResolution, Consensus
+from cellsegmenter.consensus import MERGE_TOLERANCE, MIN_EDGE, AbsoluteResolution, Consensus
 from cellsegmenter.diameter import estimate_diameter
 from cellsegmenter.image_consensus import ImageConsensus
 from cellsegmenter.inference import InferenceSettings, infer_tiles
@@ -83,19 +83,22 @@ def consensus_of(
     frame = prepared.working_region(region)
     rows, columns = prepared.working_pixels(region)
     tiling = make_tiling(prepared.shape[-2:], size, settings.stride, tile_size).within(frame)
+    edges = {
+        "cutoff_distance": _CUTOFF_DIAMETERS * working_diameter,
+        "min_edge": MIN_EDGE,
+        "merge_tolerance": MERGE_TOLERANCE,
+    }
     store: Store = MemoryStore()
     if work_folder is not None:
-        store = FolderStore(
-            work_folder, _identity(model, prepared, settings, frame, tiling, working_diameter)
-        )
+        store = FolderStore(work_folder, _identity(model, prepared, settings, frame, tiling) | edges)
     infer_tiles(model, prepared, settings, device, store=store, tiling=tiling, region=frame, n_jobs=n_jobs)
     graph = Consensus(
         store,
         tiling,
         n_visits=(size // settings.stride) ** 2 * (settings.n_samples or 1),
-        cutoff_distance=_CUTOFF_DIAMETERS * working_diameter,
         n_jobs=n_jobs,
         progress=settings.progress,
+        **edges,
     )
     if min_size is None:
         min_size = max(1, round(_SMALLEST_FRACTION * model.config.object_size[0] ** 2 / scale**2))
@@ -115,7 +118,6 @@ def _identity(
     settings: InferenceSettings,
     frame: Region,
     tiling: Tiling,
-    working_diameter: float,
 ) -> dict[str, Any]:
     """What the records in a work folder depend on, in words and numbers that can be compared."""
     weights = hashlib.sha256()
@@ -135,7 +137,6 @@ def _identity(
         "seed": settings.seed,
         "max_objects": settings.max_objects,
         "overlap_threshold": settings.overlap_threshold,
-        "working_diameter": working_diameter,
         "tile_rows": tiling.rows.tolist(),
         "tile_columns": tiling.columns.tolist(),
     }

@@ -15,6 +15,7 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from cellsegmenter import AbsoluteResolution
+from cellsegmenter.consensus.consensus import _Cut
 from cellsegmenter.datasets import make_nuclei
 from cellsegmenter.model.rendering import present_objects, render
 from cellsegmenter.preparation import Region, prepare_image
@@ -70,6 +71,23 @@ def test_a_folder_and_tiles_of_any_size_give_the_labels_of_memory(trained, image
         assert_same(tiled.cut(resolution), consensus(trained, image).cut(resolution))
 
 
+@pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_dense_tissue_in_squares_is_the_same_in_any_tiles(trained, tmp_path, monkeypatch, n_jobs):
+    monkeypatch.setattr("cellsegmenter.consensus.work._LARGEST_COMPONENT", 400)
+    dense = make_nuclei(
+        1, size=260, count=(150, 150), diameter=13, brightness=(0.6, 1), touching=0.4, random_state=2
+    ).images[0]
+    undivided = consensus(trained, dense)
+    components = undivided.graph._work_of(_Cut("cpm", 20, 0.5, 0)).components
+    assert (components.size > 400).sum() >= 10
+    expected = undivided.cut()
+    assert len(expected) > 60
+    for tile_size in (48, 100):
+        with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
+            options = {"n_jobs": n_jobs, "tile_size": tile_size, "work_folder": tmp_path / str(tile_size)}
+            assert_same(consensus(trained, dense, **options).cut(), expected)
+
+
 @pytest.mark.parametrize("folder", [False, True])
 def test_processes_give_the_same_labels(trained, image, whole, tmp_path, folder):
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
@@ -116,16 +134,20 @@ def test_a_region_with_whole_tiles_has_the_very_samples(trained, image):
 def test_a_finished_cut_is_not_done_again(trained, image, whole, tmp_path, monkeypatch):
     consensus(trained, image, work_folder=tmp_path).cut()
     monkeypatch.setattr("cellsegmenter.inference._infer", lambda *_: pytest.fail("inference again"))
-    monkeypatch.setattr("cellsegmenter.consensus.work.solve_graph", lambda *_: pytest.fail("solved again"))
+    monkeypatch.setattr("cellsegmenter.consensus.work.solve_graph", lambda *_, **__: pytest.fail("again"))
     assert_same(consensus(trained, image, work_folder=tmp_path).cut(), whole)
 
 
-@pytest.mark.parametrize("change", ["image", "model", "seed"])
-def test_a_work_folder_of_another_computation_is_refused(trained, segmenter, image, tmp_path, change):
+@pytest.mark.parametrize("change", ["image", "model", "seed", "merge_tolerance"])
+def test_a_work_folder_of_another_computation_is_refused(
+    trained, segmenter, image, tmp_path, change, monkeypatch
+):
     consensus(trained, image, work_folder=tmp_path)
     other = image.copy()
     if change == "image":
         other[-1, -1] += 1
+    elif change == "merge_tolerance":
+        monkeypatch.setattr("cellsegmenter.segmenting.MERGE_TOLERANCE", 0.0)
     elif change == "model":
         with torch.no_grad():
             next(segmenter.model_.parameters())[0] += 1e-3

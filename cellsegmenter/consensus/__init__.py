@@ -1,6 +1,8 @@
 """Consensus segmentation by community detection on the co-membership graph (Sec. 4, Suppl. S9)."""
 
 from cellsegmenter.consensus.consensus import Consensus, build_consensus
+from cellsegmenter.consensus.contraction import MERGE_TOLERANCE
+from cellsegmenter.consensus.edges import MIN_EDGE
 from cellsegmenter.consensus.labels import Segmentation, point_estimate
 from cellsegmenter.consensus.membership import found_record
 from cellsegmenter.consensus.resolution import (
@@ -12,6 +14,8 @@ from cellsegmenter.consensus.resolution import (
 )
 
 __all__ = [
+    "MERGE_TOLERANCE",
+    "MIN_EDGE",
     "AbsoluteResolution",
     "Consensus",
     "Method",

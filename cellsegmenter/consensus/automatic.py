@@ -45,13 +45,13 @@ def best_resolution(
     height, width = instances.image_shape
     alone = Tiling((height, width), np.array([0, height]), np.array([0, width]), instances.window_size)
     work = GraphWork(small, alone, rule, min_foreground, n_jobs=1)
-    graphs = [work.graph(task) for task in work.shares]
+    graph = work.pieces()
 
     def labels(absolute: float) -> np.ndarray:
         canvas = np.zeros(height * width, dtype=np.int64)
         objective = work.objective(absolute, method)
-        for graph in graphs:
-            pixel, community, _ = solve_graph(graph, objective, random_state=random_state)
+        for pieces in graph:
+            pixel, community = solve_graph(pieces, objective, random_state=random_state)
             canvas[pixel] = community + 1
         return label_canvas(canvas.reshape(height, width), min_size)
 

@@ -26,9 +26,9 @@ import numpy as np
 from scipy import sparse
 
 from cellsegmenter.consensus.edges import edge_unit
-from cellsegmenter.consensus.graph import PixelGraph
+from cellsegmenter.consensus.pieces import Pieces
 
-__all__ = ["Objective", "leiden_communities", "solve_graph", "total_strength"]
+__all__ = ["Objective", "leiden_communities", "solve_graph"]
 
 _ITERATIONS = 2  # as in leidenalg; further ones change the objective in the fourth digit
 _PAIRS = 2**16  # edges that are Python objects at a time
@@ -43,51 +43,36 @@ class Objective(NamedTuple):
 
 
 def solve_graph(
-    graph: PixelGraph, objective: Objective, *, random_state: int = 0
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """The communities of the graph's pixels.
+    pieces: Pieces, objective: Objective, *, random_state: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The communities of the pixels of some pieces of the graph.
 
     Parameters
     ----------
-    graph : PixelGraph
+    pieces : Pieces
     objective : Objective
     random_state : int
-        Seeds every component separately, so that the result does not depend on what else is in the image.
+        Seeds every piece separately, so that the result does not depend on what else is in the image.
 
     Returns
     -------
     pixel, community : two (n,) int64 arrays
         A community is named after its first flat pixel.  Where two squares of a large component claim a
         pixel, it occurs twice; pixels that squares leave to nobody do not occur.
-    strength : int
-        The sum over the strengths of all pixels, 2W, in multiples of `edge_unit`.
     """
-    pixels, communities, total = [], [], 0
-    for index, block in enumerate(graph.blocks):
-        edges = graph.edges(index)
-        strength = graph.strength(index, edges)
-        total += int(strength[block.own].sum())
-        first = graph.first_pixel(block.rows)
-        size = graph.vertices.size[block.rows]
-        weight = strength * edge_unit(graph.rule.n_visits) if objective.use_strength else size
-        scaled = (edges.data * edge_unit(graph.rule.n_visits), edges.indices, edges.indptr)
-        edges = sparse.csr_array(scaled, shape=edges.shape)
-        local = _solve_block(edges, block.component_start, first, weight, objective.threshold, random_state)
-        kept = np.arange(len(local))
-        if block.square is not None:
-            kept = _own(local, graph.vertices.centre[block.rows], size, block.square)
-        pixels.append(graph.pixels_of(block.rows[kept]))
-        communities.append(np.repeat(_first_pixel(local, first)[kept], size[kept]))
-    nothing = [np.zeros(0, np.int64)]
-    return np.concatenate(pixels or nothing), np.concatenate(communities or nothing), total
-
-
-def total_strength(graph: PixelGraph) -> int:
-    """The sum over the strengths of all pixels, in multiples of `edge_unit`; builds every edge."""
-    return sum(
-        int(graph.strength(index, graph.edges(index))[block.own].sum())
-        for index, block in enumerate(graph.blocks)
+    unit = edge_unit(int(pieces.n_visits[0]))
+    edges = sparse.csr_array(
+        (pieces.edges.data * unit, pieces.edges.indices, pieces.edges.indptr), shape=pieces.edges.shape
     )
+    weight = pieces.strength * unit if objective.use_strength else pieces.size
+    first = pieces.first_pixel
+    community = _solve_pieces(edges, pieces.start, first, weight, objective.threshold, random_state)
+    kept = np.ones(len(community), dtype=bool)
+    for piece in np.flatnonzero(np.isfinite(pieces.square[:, 0, 0])):
+        here = slice(pieces.start[piece], pieces.start[piece + 1])
+        kept[here] = _own(community[here], pieces.centre[here], pieces.size[here], pieces.square[piece])
+    of_pixel = np.repeat(kept, pieces.size)
+    return pieces.pixels[of_pixel], np.repeat(_first_pixel(community, first), pieces.size)[of_pixel]
 
 
 def leiden_communities(edges: sparse.csr_array, node_weight: np.ndarray, threshold: float) -> np.ndarray:
@@ -124,26 +109,26 @@ def leiden_communities(edges: sparse.csr_array, node_weight: np.ndarray, thresho
     return np.asarray(found.membership)
 
 
-def _solve_block(
+def _solve_pieces(
     edges: sparse.csr_array,
-    component_start: np.ndarray,
+    start: np.ndarray,
     first_pixel: np.ndarray,
     node_weight: np.ndarray,
     threshold: float,
     random_state: int,
 ) -> np.ndarray:
-    """(n,) community of each vertex of a block, named after the place of its first vertex."""
-    linked, component_start, edges = _prune(edges, component_start, node_weight, threshold)
+    """(n,) community of each vertex, named after the place of its first vertex."""
+    linked, start, edges = _prune(edges, start, node_weight, threshold)
     node_weight = node_weight[linked]
     community = np.arange(len(first_pixel))  # alone, until the solver says otherwise
     with _private_igraph_random() as generator:
-        for start, stop in pairwise(component_start):
-            if stop - start < 2:
+        for low, high in pairwise(start):
+            if high - low < 2:
                 continue
-            members = linked[start:stop]
+            members = linked[low:high]
             generator.seed(f"{random_state} {first_pixel[members[0]]}")
-            part = sparse.csr_array(edges[start:stop, start:stop])
-            local = leiden_communities(part, node_weight[start:stop], threshold)
+            part = sparse.csr_array(edges[low:high, low:high])
+            local = leiden_communities(part, node_weight[low:high], threshold)
             community[members] = members[np.unique(local, return_index=True)[1]][local]
     return community
 
@@ -157,7 +142,7 @@ def _first_pixel(community: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 
 def _prune(
-    edges: sparse.csr_array, component_start: np.ndarray, node_weight: np.ndarray, threshold: float
+    edges: sparse.csr_array, start: np.ndarray, node_weight: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray, sparse.csr_array]:
     """Leave out vertices that every optimum leaves alone: those of whose edges none exceeds θ a a'.
 
@@ -166,7 +151,7 @@ def _prune(
 
     Returns
     -------
-    The vertices that stay, where the components now start among them, and the edges between them.
+    The vertices that stay, where the pieces now start among them, and the edges between them.
     """
     n = edges.shape[0]
     first = np.repeat(np.arange(n, dtype=np.int32), np.diff(edges.indptr))
@@ -176,17 +161,16 @@ def _prune(
     stays[first[pays]] = True
     stays[edges.indices[pays]] = True
     linked = np.flatnonzero(stays)
-    start = np.concatenate([[0], np.cumsum(stays)])[component_start]
+    start = np.concatenate([[0], np.cumsum(stays)])[start]
     return linked, start, edges if stays.all() else edges[linked][:, linked]
 
 
 def _own(community: np.ndarray, centre: np.ndarray, size: np.ndarray, square: np.ndarray) -> np.ndarray:
-    """The vertices of communities whose centroid lies in the square; its neighbours have the others."""
+    """(n,) bool: the vertices of communities whose centroid lies in the square; its neighbours have the others."""
     _, inverse = np.unique(community, return_inverse=True)
     moments = [np.bincount(inverse, weights=axis * size) for axis in centre.T]
     centroid = np.stack(moments, axis=1) / np.bincount(inverse, weights=size)[:, None]
-    inside = np.all((centroid >= square[0]) & (centroid < square[1]), axis=1)
-    return np.flatnonzero(inside[inverse])
+    return np.all((centroid >= square[0]) & (centroid < square[1]), axis=1)[inverse]
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import numpy as np
 from cellsegmenter.consensus.agreement import SampleAgreement
 from cellsegmenter.consensus.automatic import best_resolution, spread_agreement
 from cellsegmenter.consensus.contraction import MERGE_TOLERANCE
+from cellsegmenter.consensus.edges import MIN_EDGE
 from cellsegmenter.consensus.graph import EdgeRule
 from cellsegmenter.consensus.labels import Segmentation, TileParts, label_tiles, tile_labels
 from cellsegmenter.consensus.membership import (
@@ -47,7 +48,7 @@ def build_consensus(
     instances: Instances,
     *,
     cutoff_distance: float,
-    min_edge: float = 0.01,
+    min_edge: float = MIN_EDGE,
     merge_tolerance: float = MERGE_TOLERANCE,
     n_jobs: int | None = 1,
     tile_size: int = TILE_SIZE,
@@ -134,7 +135,7 @@ class Consensus:
         *,
         n_visits: int,
         cutoff_distance: float,
-        min_edge: float = 0.01,
+        min_edge: float = MIN_EDGE,
         merge_tolerance: float = MERGE_TOLERANCE,
         n_jobs: int | None = 1,
         progress: bool = False,

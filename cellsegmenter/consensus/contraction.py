@@ -1,18 +1,19 @@
 """Pixels that the posterior hardly tells apart become one vertex: most edges are between such pixels.
 
-The inside of a cell is much the same to every window and sample.  Where the pixels of a 2 × 2 cell have nearly
-equal rows of Π, every community gains nearly as much by one as by the other, so that all go the same way; at the
-rims of cells, where rows differ, pixels stay alone, and outlines as exact as the pixels are.
+The inside of a cell is much the same to every window and sample, and so is each stretch of its rim.  Where
+neighbouring pixels have nearly equal rows of Π, every community gains nearly as much by one as by the other, so that
+all go the same way.  Groups grow by pairs, always the two neighbours that are most alike to each other, until what is
+left differs.
 
 A merged vertex has the sum of its pixels' rows, so that its edges are the sums of theirs, and weighs as much as
 all of them in the objective: any cut of the merged graph has the objective that it has on the pixels (but for
 pairs at the cut-off distance, which is measured between centres).  The optimum is restricted, and found more
-easily: measured in dense tissue, the objective on all pixels is 0.1 % *higher* than Leiden finds on the pixels
-themselves, the labels differ no more than those of two seeds do, and edges and seconds are a seventh.
+easily; what that costs and saves is measured by `benchmarks/contraction.py`.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -22,11 +23,17 @@ from cellsegmenter.types import CERTAIN
 
 __all__ = ["CELL", "MERGE_TOLERANCE", "Vertices", "merge_pixels"]
 
-CELL = 2  # px, side of the cells; they begin at multiples of it in the image
-# Measured in dense tissue: 0.1 leaves 40 % of the edges, 0.2 leaves 14 %, 0.3 leaves 9 % and begins to cost objective.
-MERGE_TOLERANCE = 0.2
-# The cut-off distance, in cells, from which the distance between centres stands for that between pixels.
+# px: groups stay within squares of this side, which begin at multiples of it in the image, so that a pixel has the
+# same group whatever else of the image is looked at.
+CELL = 8
+MERGE_TOLERANCE = 0.15
+_LARGEST_GROUP = 16  # px
+# The cut-off distance over the side of a square of as many pixels as the largest group: the distance between centres
+# stands for that between pixels.
 _LEAST_REACH = 4
+_BLOCK = 2  # px, side of the blocks that are looked at first
+_ROUNDS = 16  # of pairing at most
+_STEP = 1e-3  # pairs whose spreads differ by less are equally alike
 
 
 class Vertices(NamedTuple):
@@ -51,7 +58,7 @@ def merge_pixels(
     cutoff_distance: float,
     n_visits: int,
 ) -> Vertices:
-    """Merge the pixels of each cell whose rows of Π are nearly equal.
+    """Merge neighbouring pixels whose rows of Π are nearly equal.
 
     Parameters
     ----------
@@ -62,19 +69,17 @@ def merge_pixels(
     component : (n,) int array
         Pixels of different components stay apart.
     tolerance : float
-        How far each row may be from their mean, as a fraction of its own Euclidean norm; 0 merges nothing.
+        How far the rows of a group may be from their mean, root mean square, as a fraction of the root mean square of
+        their Euclidean norms; 0 merges nothing.
     cutoff_distance : float
-        px; nothing is merged if it is so short that cells are large beside it.
+        px; groups are small beside it.
     n_visits : int
-        Nothing is merged if there are so many that the edges of merged pixels could overflow.
+        Groups are so small that their edges cannot overflow.
     """
-    n = len(component)
-    merges = (
-        tolerance > 0
-        and cutoff_distance >= _LEAST_REACH * CELL
-        and n_visits * (CELL * CERTAIN) ** 2 * CELL**2 <= np.iinfo(np.int32).max
-    )
-    group = _alike_cells(membership, position, component, tolerance) if merges and n else np.arange(n)
+    largest = _largest_group(cutoff_distance, n_visits)
+    group = np.arange(len(component))
+    if tolerance > 0 and largest > 1 and len(group):
+        group = _grow_groups(membership, position, component, tolerance, largest)
     size = np.bincount(group)
     centre = np.stack([np.bincount(group, weights=axis) for axis in position.T], axis=1) / size[:, None]
     group_component = np.zeros(len(size), dtype=component.dtype)
@@ -83,39 +88,148 @@ def merge_pixels(
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     of_pixel = rank[group]
-    summed = sparse.csr_array(_sums(of_pixel, len(size)) @ membership)
+    summed = _sum_rows(membership, of_pixel)
     inside = (_squared_norm(summed) - np.bincount(of_pixel, weights=_squared_norm(membership))) / 2
     return Vertices(
         of_pixel, summed, centre[order], group_component[order], size[order], inside.astype(np.int64)
     )
 
 
-def _alike_cells(
+def _largest_group(cutoff_distance: float, n_visits: int) -> int:
+    """px of a group at most, such that it is small beside the cut-off distance, and edges stay within 32 bits."""
+    within_reach = (cutoff_distance / _LEAST_REACH) ** 2
+    countable = math.sqrt(np.iinfo(np.int32).max / max(n_visits, 1)) / CERTAIN
+    return int(min(_LARGEST_GROUP, within_reach, countable))
+
+
+def _grow_groups(
+    membership: sparse.csr_array, position: np.ndarray, component: np.ndarray, tolerance: float, largest: int
+) -> np.ndarray:
+    """(n,) the group of each pixel, 0, 1, ..."""
+    groups = _Groups(
+        np.arange(len(component)),
+        membership,
+        _squared_norm(membership),
+        np.ones(len(component), dtype=np.int64),
+        position[:, 0] * 2**31 + position[:, 1],
+        _neighbours(position, component),
+    )
+    if largest >= _BLOCK**2:
+        groups = groups.joined(_alike_blocks(membership, position, component, tolerance))
+    for _ in range(_ROUNDS):
+        n = len(groups.size)
+        a, b = groups.pairs[:, groups.size[groups.pairs].sum(axis=0) <= largest]
+        spread = groups.spread(a, b)
+        alike = spread <= tolerance**2
+        a, b, spread = a[alike], b[alike], spread[alike]
+        # Between equals a pseudo-random name decides: by place, long rows would all choose the same way, and few
+        # would be chosen back.
+        order = np.lexsort((_scramble(groups.name[a], groups.name[b]), np.round(spread / _STEP)))
+        a, b = _chosen_by_both(a[order], b[order], n)
+        partner = np.arange(n)
+        partner[b] = a
+        groups = groups.joined(np.unique(partner, return_inverse=True)[1])
+        if not len(a):
+            break
+    return groups.of_pixel
+
+
+class _Groups(NamedTuple):
+    """Groups of pixels, k of them, as they grow."""
+
+    of_pixel: np.ndarray  # (n,) int
+    total: sparse.csr_array  # (k, m) sum of the rows of Π
+    norm: np.ndarray  # (k,) int64 sum of the squared norms of the rows
+    size: np.ndarray  # (k,) int64 px
+    name: np.ndarray  # (k,) int64: the place of the first pixel, wherever it stands in these arrays
+    pairs: np.ndarray  # (2, l) neighbouring groups, the lower first
+
+    def joined(self, into: np.ndarray) -> _Groups:
+        """Groups of groups, as `into` (k,) numbers them."""
+        n = int(into.max()) + 1
+        name = np.full(n, np.iinfo(np.int64).max)
+        np.minimum.at(name, into, self.name)
+        low, high = np.sort(into[self.pairs], axis=0)
+        pairs = np.unique((low * n + high)[low != high])
+        return _Groups(
+            into[self.of_pixel],
+            _sum_rows(self.total, into),
+            _sums(into, self.norm),
+            _sums(into, self.size),
+            name,
+            np.stack(np.divmod(pairs, n)),
+        )
+
+    def spread(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Σ |Π_p - mean|² / Σ |Π_p|² over the pixels of groups a and b together."""
+        own = _squared_norm(self.total)
+        both = own[a] + own[b] + 2 * self.total[a].multiply(self.total[b]).sum(axis=1, dtype=np.int64)
+        return 1 - both / ((self.size[a] + self.size[b]) * (self.norm[a] + self.norm[b]))
+
+
+def _alike_blocks(
     membership: sparse.csr_array, position: np.ndarray, component: np.ndarray, tolerance: float
 ) -> np.ndarray:
-    """(n,) the group of each pixel: its cell if all rows in it are alike, itself otherwise."""
-    place = np.column_stack([component, position // CELL])
+    """(n,) the block of 2 × 2 pixels that each is in if they are all alike, and itself otherwise.
+
+    It saves the first rounds, which look at the most pairs.
+    """
+    place = np.column_stack([component, position // _BLOCK])
     order = np.lexsort(place.T[::-1])
     begins = np.any(np.diff(place[order], axis=0, prepend=place[order[:1]] - 1) != 0, axis=1)
-    cell = np.empty(len(place), dtype=np.int64)
-    cell[order] = np.cumsum(begins) - 1
-    # |Π_p - mean|² <= tolerance² |Π_p|², times the squared number of pixels: whole numbers, exact in any order.
-    total = sparse.csr_array(_sums(cell, int(cell.max()) + 1) @ membership)
-    size = np.bincount(cell)[cell]
-    norm = size**2 * _squared_norm(membership)
-    along = size * membership.multiply(total[cell]).sum(axis=1, dtype=np.int64)
-    alike = norm - 2 * along + _squared_norm(total)[cell] <= tolerance**2 * norm
-    splits = np.bincount(cell, weights=~alike) > 0
-    alone = np.flatnonzero(splits[cell])
-    group = cell.copy()
-    group[alone] = len(splits) + np.arange(len(alone))
-    return np.unique(group, return_inverse=True)[1]
+    block = np.empty(len(place), dtype=np.int64)
+    block[order] = np.cumsum(begins) - 1
+    norm = _sums(block, _squared_norm(membership))
+    alike = 1 - _squared_norm(_sum_rows(membership, block)) / (np.bincount(block) * norm) <= tolerance**2
+    alone = np.flatnonzero(~alike[block])
+    block[alone] = len(alike) + np.arange(len(alone))
+    return np.unique(block, return_inverse=True)[1]
 
 
-def _sums(group: np.ndarray, n_groups: int) -> sparse.csr_array:
-    """(n_groups, n) matrix that sums up the rows of each group."""
+def _neighbours(position: np.ndarray, component: np.ndarray) -> np.ndarray:
+    """(2, k) pairs of pixels of one component that share a side, within the cells."""
+    row, column = position.T
+    width = int(column.max(initial=0)) + 2
+    place = (component.astype(np.int64) * (int(row.max(initial=0)) + 2) + row) * width + column
+    order = np.argsort(place)
+    pairs = []
+    for step, axis in ((1, column), (width, row)):
+        at = np.minimum(np.searchsorted(place, place + step, sorter=order), len(order) - 1)
+        there = (place[order[at]] == place + step) & ((axis + 1) % CELL != 0)
+        pairs.append(np.stack([np.flatnonzero(there), order[at[there]]]))
+    return np.concatenate(pairs, axis=1)
+
+
+def _chosen_by_both(a: np.ndarray, b: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs, best first, each of whose two groups has no better pair."""
+    rank = np.arange(len(a))
+    best = np.full(n, len(a))
+    np.minimum.at(best, a, rank)
+    np.minimum.at(best, b, rank)
+    mutual = (best[a] == rank) & (best[b] == rank)
+    return a[mutual], b[mutual]
+
+
+def _scramble(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """A pseudo-random number for each pair of names, in whichever order."""
+    low, high = np.minimum(a, b).astype(np.uint64), np.maximum(a, b).astype(np.uint64)
+    mixed = low * np.uint64(0x9E3779B97F4A7C15) ^ high * np.uint64(0xC2B2AE3D27D4EB4F)
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    return mixed ^ (mixed >> np.uint64(32))
+
+
+def _sums(group: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The sum of whole numbers over each group."""
+    return np.bincount(group, weights=values).astype(np.int64)
+
+
+def _sum_rows(rows: sparse.csr_array, group: np.ndarray) -> sparse.csr_array:
+    """The sum of the rows of each group."""
     n = len(group)
-    return sparse.csr_array((np.ones(n, np.int32), (group, np.arange(n))), shape=(n_groups, n))
+    ones = np.ones(n, np.int32)
+    return sparse.csr_array(
+        sparse.csr_array((ones, (group, np.arange(n))), shape=(int(group.max(initial=-1)) + 1, n)) @ rows
+    )
 
 
 def _squared_norm(rows: sparse.csr_array) -> np.ndarray:

@@ -19,7 +19,9 @@ from scipy import sparse
 
 from cellsegmenter.types import CERTAIN
 
-__all__ = ["edge_unit", "pixel_edges"]
+__all__ = ["MIN_EDGE", "edge_unit", "pixel_edges"]
+
+MIN_EDGE = 0.01  # E_min of the paper
 
 # Rows per product: bounds the memory of one product, and halves its work, because
 # pixels before the block were paired with it already.

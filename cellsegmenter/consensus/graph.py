@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from scipy import sparse
@@ -84,8 +83,6 @@ class PixelGraph:
         are solved square by square, the others as a whole.
     halo : float
         Margin in px around squares.
-    keep_edges : bool
-        Keep the edges in memory once they are built.
     """
 
     def __init__(
@@ -98,7 +95,6 @@ class PixelGraph:
         rule: EdgeRule,
         squares: np.ndarray | None = None,
         halo: float = 0,
-        keep_edges: bool = False,
     ) -> None:
         self.rule = rule
         position = np.stack(np.divmod(pixels, width), axis=1)
@@ -115,8 +111,6 @@ class PixelGraph:
         self._start = np.concatenate([[0], np.cumsum(self.vertices.size)])
         squares = np.zeros((0, 5)) if squares is None else squares
         self.blocks = list(_make_blocks(self.vertices.component, self.vertices.centre, squares, halo))
-        if keep_edges:
-            self.edges = lru_cache(maxsize=None)(self.edges)  # type: ignore[method-assign]
 
     def __len__(self) -> int:
         return len(self.vertices.size)
@@ -140,10 +134,6 @@ class PixelGraph:
         outside = edges.sum(axis=1, dtype=np.int64) + edges.sum(axis=0, dtype=np.int64)
         return outside + 2 * self.vertices.inside[self.blocks[index].rows]
 
-    def first_pixel(self, rows: np.ndarray) -> np.ndarray:
-        """The first flat pixel of each of some vertices."""
-        return self.pixels[self._start[rows]]
-
     def pixels_of(self, rows: np.ndarray) -> np.ndarray:
         """All flat pixels of some vertices, one vertex after the other."""
         size = self.vertices.size[rows]
@@ -159,7 +149,6 @@ def load_graph(
     width: int,
     rule: EdgeRule,
     halo: float,
-    keep_edges: bool = False,
 ) -> PixelGraph:
     """The graph of a share of the work, from the pixels of its tiles."""
     parts, pixels, components, instances = [], [], [], []
@@ -182,7 +171,6 @@ def load_graph(
         rule=rule,
         squares=share.squares,
         halo=halo,
-        keep_edges=keep_edges,
     )
 
 

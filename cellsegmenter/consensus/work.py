@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from cellsegmenter.consensus.communities import Objective, solve_graph, total_strength
+from cellsegmenter.consensus.communities import Objective, solve_graph
 from cellsegmenter.consensus.components import Components, Share, find_components, shares
 from cellsegmenter.consensus.contraction import CELL
 from cellsegmenter.consensus.edges import edge_unit
-from cellsegmenter.consensus.graph import EdgeRule, PixelGraph, load_graph
+from cellsegmenter.consensus.graph import EdgeRule, load_graph
 from cellsegmenter.consensus.membership import gather_pixels
+from cellsegmenter.consensus.pieces import Pieces, assemble, pieces_of_record, pieces_record
 from cellsegmenter.consensus.resolution import Method
 from cellsegmenter.store import Record, Store, Task, run_tasks
 from cellsegmenter.types import CERTAIN
@@ -21,8 +21,8 @@ from cellsegmenter.windows import Tiling
 __all__ = ["GraphWork", "all_boxes"]
 
 # Components beyond this many pixels are cut into squares: the edges of so many take about 0.5 GB in the solver,
-# and with a halo of 40 px their pixels are solved 1.7 times.
-_LARGEST_COMPONENT = 2**17
+# and with a halo of 40 px their pixels are solved 1.3 times.
+_LARGEST_COMPONENT = 2**19
 
 
 class GraphWork:
@@ -58,7 +58,6 @@ class GraphWork:
         self.min_foreground = min_foreground
         self.n_jobs = n_jobs
         self.progress = progress
-        self._total: int | None = None
 
     @property
     def n_pixels(self) -> int:
@@ -91,21 +90,20 @@ class GraphWork:
 
     @cached_property
     def mean_weight(self) -> float:
-        """2W / (n (n - 1)): the mean weight over all pairs of pixels, with or without an edge.
-
-        Builds every edge, unless `solve` has.
-        """
+        """2W / (n (n - 1)): the mean weight over all pairs of pixels, with or without an edge."""
         if self.n_pixels < 2:
             return 0.0
-        if self._total is None:
-            prefix = f"strength-{self.min_foreground}"
-            self._total = self._run(prefix, "edges", _measure_share)
-        return self._total * edge_unit(self.rule.n_visits) / (self.n_pixels * (self.n_pixels - 1))
+        total = sum(int(self.store.load(name, "total")["total"][0]) for name in self._assembled.values())
+        return total * edge_unit(self.rule.n_visits) / (self.n_pixels * (self.n_pixels - 1))
 
     def solve(self, prefix: str, absolute: float, method: Method, random_state: int) -> None:
         """Make the records `{prefix}-communities-{task}` of a cut at γ_abs."""
         objective = self.objective(absolute, method)
-        self._total = self._run(f"{prefix}-communities", "communities", _solve_share, objective, random_state)
+        tasks = [
+            Task(f"{prefix}-communities-{task}", _solve_share, (name,), (name, objective, random_state))
+            for task, name in self._assembled.items()
+        ]
+        run_tasks(self.store, tasks, self.n_jobs, progress=self._shown("communities"))
 
     def objective(self, absolute: float, method: Method) -> Objective:
         """What Leiden optimises at γ_abs."""
@@ -116,36 +114,32 @@ class GraphWork:
         threshold = absolute / self.mean_weight**2 / n_pairs if self.mean_weight > 0 else np.inf
         return Objective(threshold, use_strength=True)
 
-    def graph(self, task: int) -> PixelGraph:
-        """The graph of one share, whose edges stay in memory once they are built."""
-        return load_graph(
-            self.store,
-            self.shares[task],
-            min_weight=self._min_weight,
-            width=self.tiling.image_shape[1],
-            rule=self.rule,
-            halo=self.halo,
-            keep_edges=True,
-        )
+    def pieces(self) -> list[Pieces]:
+        """The whole graph."""
+        return [pieces_of_record(self.store.load(name)) for name in self._assembled.values()]
+
+    @cached_property
+    def _assembled(self) -> dict[int, str]:
+        """The record of the pieces that each task solves; they are made for the first cut and kept."""
+        width = self.tiling.image_shape[1]
+        tasks = {
+            task: Task(
+                f"edges-{self.min_foreground}-{task}",
+                _assemble_share,
+                tuple(f"pixels-{tile}" for tile in share.tiles),
+                (share, self._min_weight, width, self.rule, self.halo),
+            )
+            for task, share in self.shares.items()
+        }
+        run_tasks(self.store, tasks.values(), self.n_jobs, progress=self._shown("edges"))
+        return {number: task.name for number, task in tasks.items()}
 
     @property
     def _min_weight(self) -> float:
         return self.min_foreground * CERTAIN * self.rule.n_visits
 
-    def _run(self, prefix: str, what: str, function: Any, *arguments: Any) -> int:
-        """Run a function on each share; the sum over the strengths that they report."""
-        width = self.tiling.image_shape[1]
-        tasks = [
-            Task(
-                f"{prefix}-{task}",
-                function,
-                tuple(f"pixels-{tile}" for tile in share.tiles),
-                (share, self._min_weight, width, self.rule, self.halo, *arguments),
-            )
-            for task, share in self.shares.items()
-        ]
-        run_tasks(self.store, tasks, self.n_jobs, progress=what if self.progress else None)
-        return sum(int(self.store.load(task.name, "strength")["strength"][0]) for task in tasks)
+    def _shown(self, what: str) -> str | None:
+        return what if self.progress else None
 
 
 def all_boxes(store: Store, tiling: Tiling) -> np.ndarray:
@@ -154,27 +148,13 @@ def all_boxes(store: Store, tiling: Tiling) -> np.ndarray:
     return np.concatenate(parts).reshape(-1, 4)
 
 
-def _load(store: Store, share: Share, min_weight: float, width: int, rule: EdgeRule, halo: int) -> PixelGraph:
-    return load_graph(store, share, min_weight=min_weight, width=width, rule=rule, halo=halo)
-
-
-def _measure_share(
+def _assemble_share(
     store: Store, share: Share, min_weight: float, width: int, rule: EdgeRule, halo: int
 ) -> Record:
-    total = total_strength(_load(store, share, min_weight, width, rule, halo))
-    return {"strength": np.array([total])}
+    graph = load_graph(store, share, min_weight=min_weight, width=width, rule=rule, halo=halo)
+    return pieces_record(assemble(graph))
 
 
-def _solve_share(
-    store: Store,
-    share: Share,
-    min_weight: float,
-    width: int,
-    rule: EdgeRule,
-    halo: int,
-    objective: Objective,
-    random_state: int,
-) -> Record:
-    graph = _load(store, share, min_weight, width, rule, halo)
-    pixel, community, total = solve_graph(graph, objective, random_state=random_state)
-    return {"pixel": pixel, "community": community, "strength": np.array([total])}
+def _solve_share(store: Store, name: str, objective: Objective, random_state: int) -> Record:
+    pixel, community = solve_graph(pieces_of_record(store.load(name)), objective, random_state=random_state)
+    return {"pixel": pixel, "community": community}
