@@ -24,7 +24,7 @@ from cellsegmenter.store import Record, Store, Task, run_tasks
 from cellsegmenter.types import CERTAIN, Instances, WindowPosterior
 from cellsegmenter.windows import ImagePart, Region, Tiling, WindowGrid, make_windows
 
-__all__ = ["BATCH_SIZE", "InferenceSettings", "infer_instances", "infer_tiles", "sample_windows"]
+__all__ = ["BATCH_SIZE", "InferenceSettings", "infer_tiles", "sample_windows"]
 
 # Mixing probabilities below this are not stored: the tail of a sigmoid, which adds less than E_min to any edge.
 _NEGLIGIBLE = 0.01
@@ -85,24 +85,6 @@ def sample_windows(
         yield sample, inference.posterior
 
 
-def infer_instances(
-    model: StructuredVAE, image: Any, settings: InferenceSettings, device: torch.device
-) -> Instances:
-    """All objects in all windows and posterior samples of one image.
-
-    Parameters
-    ----------
-    model : StructuredVAE
-        On `device`, in evaluation mode.
-    image : array-like (C, H, W)
-        Normalised, at working scale; only windows of it are read.
-    settings : InferenceSettings
-    device : torch.device
-    """
-    grid = make_windows(image.shape[-2:], model.config.window_size, settings.stride)
-    return _infer(model, grid.read(image), settings, device, Region(0, 0, *grid.image_shape))
-
-
 def infer_tiles(
     model: StructuredVAE,
     image: Any,
@@ -114,14 +96,18 @@ def infer_tiles(
     region: Region | None = None,
     n_jobs: int | None = 1,
 ) -> None:
-    """Make `found-t`, what `infer_instances` finds in the windows of a tile, for every tile that lacks it.
+    """Make `found-t`, all objects in all windows and posterior samples of a tile, for every tile that lacks it.
 
     The samples are the same in every tiling: windows go through the networks in the same batches.
 
     Parameters
     ----------
-    model, image, settings, device
-        See `infer_instances`.
+    model : StructuredVAE
+        On `device`, in evaluation mode.
+    image : array-like (C, H, W)
+        Normalised, at working scale; only windows of it are read.
+    settings : InferenceSettings
+    device : torch.device
     store : Store
         Where the records go.
     tiling : Tiling

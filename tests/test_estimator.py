@@ -21,7 +21,6 @@ from sklearn.preprocessing import StandardScaler
 
 from cellsegmenter import AbsoluteResolution, CellSegmenter, estimator, learning
 from cellsegmenter import inference as inference_module
-from cellsegmenter.inference import infer_instances
 from cellsegmenter.metrics import average_precision
 from cellsegmenter.model import structured_vae as structured_vae_module
 from cellsegmenter.preparation import prepare_image
@@ -31,7 +30,7 @@ from cellsegmenter.training.checkpoint import CheckpointError
 from cellsegmenter.training.constraints import PENALTY_RANGE
 from cellsegmenter.training.loop import TrainingSettings
 from cellsegmenter.training.watch import CollapseWatch
-from cellsegmenter.windows import WindowGrid, make_windows
+from cellsegmenter.windows import Region, WindowGrid, make_windows
 
 BRIEF = SMALL | {"n_steps": 5, "batch_size": 2, "resolution": AbsoluteResolution(0.3)}
 
@@ -164,7 +163,11 @@ def instances_of(segmenter, image, **changes):
     settings = segmenter._inference_settings(0)
     settings = type(settings)(**vars(settings) | changes)
     prepared = prepare_image(segmenter._one_image(image)[0])
-    found = infer_instances(segmenter.model_, prepared, settings, torch.device("cpu"))
+    grid = make_windows(prepared.shape[-2:], segmenter.model_.config.window_size, settings.stride)
+    frame = Region(0, 0, *grid.image_shape)
+    found = inference_module._infer(
+        segmenter.model_, grid.read(prepared), settings, torch.device("cpu"), frame
+    )
     corner = found.window_origin[found.window]
     order = np.lexsort((*found.boxes[:, :2].T, found.sample, *corner.T))
     return (
@@ -329,6 +332,44 @@ def test_pickling_gives_the_same_predictions(trained, scenes):
     again = pickle.loads(pickle.dumps(trained))
     assert again.get_params() == trained.get_params()
     np.testing.assert_array_equal(again.predict(scenes[0][:2]), trained.predict(scenes[0][:2]))
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """Files that torch writes say of tensors that they were on a GPU, until a module is brought down by `cpu()`."""
+    brought_down = []
+
+    def cpu(module):
+        brought_down.append(module)
+        return module
+
+    monkeypatch.setattr(torch.nn.Module, "cpu", cpu)
+    monkeypatch.setattr(
+        torch.serialization, "location_tag", lambda _: "cpu" if brought_down else "cuda:0", raising=True
+    )
+    return brought_down
+
+
+def test_a_pickle_from_a_gpu_opens_where_there_is_none(trained, scenes, as_on_a_gpu):
+    assert b"cuda:0" in pickle.dumps(trained.model_)
+    written = pickle.dumps(trained)
+    assert b"cuda:0" not in written
+    assert trained.model_ not in as_on_a_gpu  # the estimator at hand stays where it is
+    np.testing.assert_array_equal(pickle.loads(written).predict(scenes[0][0]), trained.predict(scenes[0][0]))
+
+
+def test_a_checkpoint_from_a_gpu_goes_on_where_there_is_none(scenes, tmp_path, as_on_a_gpu):
+    path = tmp_path / "run.ckpt"
+    first = CellSegmenter(**BRIEF, checkpoint=path).fit(scenes[0])
+    assert b"cuda:0" in path.read_bytes()
+    assert_same_weights(CellSegmenter(**BRIEF, checkpoint=path).fit(scenes[0]), first)
+
+
+def test_the_device_is_looked_for_when_it_is_used(segmenter, scenes):
+    elsewhere = pickle.loads(pickle.dumps(segmenter.set_params(device="cuda:99")))
+    with pytest.raises(ValueError, match=r"device='cuda:99' cannot be used here.*device='auto' or 'cpu'"):
+        elsewhere.predict(scenes[0][0])
+    elsewhere.set_params(device="cpu").predict(scenes[0][0])
 
 
 def test_save_and_load_give_the_same_predictions(trained, scenes, tmp_path):
