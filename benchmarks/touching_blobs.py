@@ -1,0 +1,122 @@
+"""Blobs of one intensity that touch and overlap (Suppl. S6): nothing but their outline tells them apart.
+
+    python benchmarks/touching_blobs.py [--steps 1500] [--seed 0] [--overlap-penalty 0 1 10]
+
+5000 training and 500 test images of 2 to 6 blobs, overlapping by up to 60 % of the smaller.  For each weight of the
+overlap penalty one training, with everything else the default; results/touching_blobs.json has the scores of all runs
+so far.  With --figure FILE a picture of test images, what was found, and the U-Net's features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+
+from cellsegmenter import CellSegmenter
+from cellsegmenter.datasets import LabelledImages, make_blobs
+from cellsegmenter.metrics import count_error, counting_accuracy, mean_average_precision
+
+RESULTS = Path(__file__).parent / "results" / "touching_blobs.json"
+OVERLAP = 0.6
+BOUNDS = {"density": (1.5, 6.5), "area": (0.10, 0.30), "object_size": (10, 40)}
+N_SHOWN = 6
+
+
+def evaluate(segmenter: CellSegmenter, test: LabelledImages) -> dict[str, float]:
+    """Scores of the most probable posterior on images not trained on."""
+    parts = [segmenter.sample_posterior(test.images[i : i + 50], n_samples=None) for i in range(0, 500, 50)]
+    counts = np.concatenate([part.n_objects[:, 0] for part in parts])
+    labels = [label for part in parts for label in part.labels[:, 0]]
+    scores = {
+        "counting_accuracy": counting_accuracy(test.count, counts),
+        "count_error": count_error(test.count, counts),
+        "ap50": mean_average_precision(list(test.labels), labels),
+    }
+    return {name: round(score, 4) for name, score in scores.items()}
+
+
+def feature_colours(segmenter: CellSegmenter, images: np.ndarray) -> np.ndarray:
+    """(n, h, w, 3): the first three principal components, over foreground pixels, of the U-Net's fine features."""
+    model = segmenter.model_
+    with torch.no_grad():
+        windows = torch.as_tensor(images, dtype=torch.float32).unsqueeze(1)
+        features = model.features(windows).fine.float().numpy()
+    n, channels, height, width = features.shape
+    step = images.shape[-1] // width
+    foreground = images[:, ::step, ::step] > 0.5
+    pixels = features.transpose(0, 2, 3, 1)
+    projected = (
+        PCA(3).fit(pixels[foreground]).transform(pixels.reshape(-1, channels)).reshape(n, height, width, 3)
+    )
+    low, high = np.percentile(projected[foreground], [2, 98], axis=0)
+    return np.clip((projected - low) / (high - low), 0, 1) * foreground[..., None]
+
+
+def draw(segmenters: dict[float, CellSegmenter], test: LabelledImages, path: Path) -> None:
+    """Rows: images, annotation, and for every penalty what was found and the features."""
+    from matplotlib.figure import Figure
+    from skimage.color import label2rgb
+
+    images, labels = test.images[:N_SHOWN], test.labels[:N_SHOWN]
+    rows = [("image", images), ("drawn", [label2rgb(label, bg_label=0) for label in labels])]
+    for penalty, segmenter in segmenters.items():
+        found = segmenter.sample_posterior(images, n_samples=None).labels[:, 0]
+        rows.append((f"penalty {penalty:g}", [label2rgb(label, bg_label=0) for label in found]))
+        rows.append(("features", feature_colours(segmenter, images)))
+    figure = Figure(figsize=(1.6 * N_SHOWN, 1.6 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), N_SHOWN)
+    for row, (title, pictures) in zip(axes, rows, strict=True):
+        row[0].set_ylabel(title)
+        for axis, picture in zip(row, pictures, strict=True):
+            axis.imshow(picture, cmap="gray")
+            axis.set(xticks=[], yticks=[])
+    figure.savefig(path, dpi=80)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--overlap-penalty", type=float, nargs="+", default=[0.0, 1.0], metavar="WEIGHT")
+    parser.add_argument("--shape", default="auto", choices=("auto", "blob", "free"))
+    parser.add_argument("--figure", type=Path)
+    options = parser.parse_args()
+    train, test = (make_blobs(n, max_overlap=OVERLAP, random_state=seed) for n, seed in ((5000, 1), (500, 2)))
+    rows: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    segmenters = {}
+    for penalty in options.overlap_penalty:
+        segmenter = CellSegmenter(
+            **BOUNDS,
+            shape=options.shape,
+            overlap_penalty=penalty,
+            n_steps=options.steps,
+            random_state=options.seed,
+        )
+        started = time.perf_counter()
+        segmenters[penalty] = segmenter.fit(train.images)
+        row = {
+            "overlap_penalty": penalty,
+            "shape": segmenter.model_.config.shape,
+            "seed": options.seed,
+            "steps": segmenter.card_["steps"],
+            "seconds": round(time.perf_counter() - started),
+            **evaluate(segmenter, test),
+        }
+        print(json.dumps(row), flush=True)
+        rows.append(row)
+        RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    if options.figure:
+        draw(segmenters, test, options.figure)
+
+
+if __name__ == "__main__":
+    main()
