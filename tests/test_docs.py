@@ -19,7 +19,13 @@ import numpy as np
 import pytest
 import tifffile
 
-from cellsegmenter import CellSegmenter, ImagePooler, datasets, learning
+from cellsegmenter import CellSegmenter, ImagePooler, datasets, learning, parameters, suggest
+from cellsegmenter.consensus import work
+from cellsegmenter.io import _rois
+from cellsegmenter.model.config import grid_level_for
+from cellsegmenter.training.constraints import PENALTY_RANGE
+from cellsegmenter.training.loop import HISTORY_INTERVAL, TrainingSettings
+from cellsegmenter.training.watch import CollapseWatch
 from cellsegmenter_cli.main import cellseg
 
 ROOT = Path(__file__).parents[1]
@@ -172,6 +178,63 @@ class TestPlaces:
     def test_links_lead_somewhere(self, page):
         for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+def numbers():
+    """(page, sentence): what a page says of a constant, written with that constant."""
+    default = CellSegmenter()
+    small, reference = (learning._TRAINING[preset] for preset in ("small", "reference"))
+    low, high = PENALTY_RANGE
+    n_views = (default.window_size // (default.window_size // 4)) ** 2
+    comfortable = "about {:g} to {:g} px".format(*suggest._COMFORTABLE)
+    yield "bounds.md", "| {:g} to {:g} |".format(*default.density)
+    yield "bounds.md", "| {:.2f} to {:.2f} |".format(*default.area)
+    yield "bounds.md", "| {:g} to {:g} |".format(*default.object_size)
+    yield "bounds.md", f"`window_size` ({default.window_size} px)"
+    yield "bounds.md", f"({parameters._SLOTS_OVER_DENSITY:g} times the upper density)"
+    yield "bounds.md", f"{comfortable} across in an {default.window_size}-px window"
+    yield "bounds.md", f"({2 ** grid_level_for(7)} px below 8, else {2 ** grid_level_for(8)})"
+    yield "gamma.md", f"({default.n_samples} by default; every pixel is seen by {n_views} windows"
+    yield "hand-off.md", f"| `z_0` … `z_{default.latent_dim - 1}` |"
+    yield "hand-off.md", f"images of up to {_rois.LARGEST:,} px a side"
+    yield "limits.md", f"Components of more than {work._LARGEST_COMPONENT:,} pixels"
+    yield "method.md", f"Pieces above {work._LARGEST_COMPONENT:,} px"
+    yield "latents.md", f"a latent code of {default.latent_dim} numbers"
+    yield "quickstart.md", f"{small[0]} steps of {small[1]} windows on a CPU"
+    yield "quickstart.md", f"{reference[0]:,} steps of {reference[1]} windows on a GPU"
+    yield "training.md", f"between {low:g} and {high:g}; at {high:g} a bound could not be enforced"
+    yield "training.md", f"A watch sees them after {CollapseWatch.patience} steps"
+    yield "training.md", f"saved every {TrainingSettings.checkpoint_interval} steps"
+    yield "troubleshooting.md", f"every pixel is seen by {n_views} windows"
+
+
+def in_one_line(name):
+    return " ".join((ROOT / "docs" / name).read_text(encoding="utf-8").split())
+
+
+class TestNumbers:
+    @pytest.mark.parametrize(("name", "sentence"), list(numbers()))
+    def test_pages_say_the_numbers_of_the_code(self, name, sentence):
+        assert sentence in in_one_line(name)
+
+    def test_the_built_in_models_resolution(self):
+        absolute = CellSegmenter.pretrained().resolution.value
+        assert f"The built-in model has γ_abs {absolute:g} as its own default" in in_one_line("gamma.md")
+
+    def test_the_history_has_a_row_for_every_ten_steps(self):
+        assert HISTORY_INTERVAL == 10  # "every ten steps" on several pages and in docstrings
+
+    def test_the_docstring_says_the_defaults(self):
+        text = CellSegmenter.__doc__.partition("    Attributes\n")[0]
+        described = re.findall(r"^    ([a-z_]+(?:, [a-z_]+)*) : (.*)$", text, re.MULTILINE)
+        names = [name for words, _ in described for name in words.split(", ")]
+        defaults = CellSegmenter().get_params()
+        assert sorted(names) == sorted(defaults)
+        for words, kind in described:
+            said = re.search(r"default=(.*)$", kind)
+            for name in words.split(", "):
+                expected = "None" if said is None else said[1]  # "optional"
+                assert ast.literal_eval(expected) == defaults[name], name
 
 
 class TestReadme:
