@@ -210,6 +210,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         objective = training_objective(
             bounds,
             noise_scale,
+            shape=shape,
             sapr=self.sapr,
             overlap_penalty=self.overlap_penalty,
             presence_update=self.presence_update,
@@ -322,7 +323,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         )
         view, _ = self._one_image(image)
         place = check_region(region or (0, 0, *view.shape[1:]), view.shape)
-        return sweep_resolutions(consensus, region_pixels(view, place))
+        return sweep_resolutions(consensus, region_pixels(view, place), progress=self.verbose)
 
     def predict(self, X: Any, resolution: Any = None) -> Any:
         """Label images.

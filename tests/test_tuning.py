@@ -60,6 +60,12 @@ class TestSweep:
         sweep = trained.sweep(scenes[0][0], region=(4, 8, 48, 50), random_state=3)
         assert sweep.pixels.shape == sweep.cuts[0].labels.shape == (48, 50)
 
+    def test_it_shows_that_it_works_if_asked(self, segmenter, scenes, capsys):
+        segmenter.sweep(scenes[0][0], random_state=3)
+        assert capsys.readouterr().err == ""
+        segmenter.set_params(verbose=True).sweep(scenes[0][0], random_state=3)
+        assert "cuts: 100%" in capsys.readouterr().err
+
     def test_an_empty_image_has_empty_cuts(self, trained):
         sweep = trained.sweep(np.zeros((64, 64)))
         assert {cut.n_objects for cut in sweep.cuts} == {0}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from cellsegmenter.consensus import AbsoluteResolution, Segmentation
 from cellsegmenter.image_consensus import ImageConsensus
@@ -43,6 +44,8 @@ def sweep_resolutions(
     consensus: ImageConsensus,
     pixels: np.ndarray,
     resolutions: Sequence[float] = _RESOLUTIONS,
+    *,
+    progress: bool = False,
 ) -> ResolutionSweep:
     """Cut a graph at many resolutions, and at the automatic one.
 
@@ -54,6 +57,8 @@ def sweep_resolutions(
         The region as it is to be shown.
     resolutions : sequence of float
         γ_abs in 0..1.
+    progress : bool
+        Show a bar; in dense tissue every cut takes seconds.
 
     Returns
     -------
@@ -62,7 +67,7 @@ def sweep_resolutions(
     automatic = consensus.cut("auto")
     chosen = automatic.resolution.absolute
     found = {} if np.isnan(chosen) else {chosen: automatic}
-    for value in resolutions:
+    for value in tqdm(resolutions, desc="cuts", unit="cut", disable=not progress):
         if value not in found:
             found[value] = consensus.cut(AbsoluteResolution(value))
     shape, of_samples = consensus.graph.image_shape, consensus.graph.sample_agreement()
