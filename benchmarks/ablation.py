@@ -51,6 +51,7 @@ class _IndependentCells(DeterminantalPointProcess):
         return torch.full_like(presence, self.log_odds)
 
 
+_NO_SUPPRESSION = learning._FORMS["free"]._replace(overlap_threshold=1.0)
 # What is patched, and what the estimator is told, for each row.
 PARTS: dict[str, tuple[list[Patch], dict[str, Any]]] = {
     "the whole recipe": ([], {}),
@@ -58,7 +59,7 @@ PARTS: dict[str, tuple[list[Patch], dict[str, Any]]] = {
         [(structured_vae, "DeterminantalPointProcess", _IndependentCells)],
         {},
     ),
-    "no suppression in training (alpha = 1)": ([(learning, "_OVERLAP_THRESHOLD", 1.0)], {}),
+    "no suppression in training (alpha = 1)": ([(learning, "_FORMS", {"free": _NO_SUPPRESSION})], {}),
     "no SAPR": ([], {"sapr": False}),
     "no warm-up by the residual": ([(loop, "warmup_weight", lambda step, n_steps: 0.0)], {}),
     "masks not held open": ([(loop, "mask_hold", lambda step, n_steps: 0.0)], {}),

@@ -40,6 +40,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--network", choices=("small", "reference"), default="small")
+    parser.add_argument("--shape", default="free", choices=("blob", "free"))
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)
@@ -51,12 +52,12 @@ def main() -> None:
     device = resolve_device(options.device)
     parameters = Parameters()
     bounds = bounds_of(parameters)
-    config = model_config(parameters, bounds, options.network, n_channels=1)
+    config = model_config(parameters, bounds, options.network, shape=options.shape, n_channels=1)
     model = new_model(config, seed=0).to(device).train()
     if channels_last_pays(device):
         model.to(memory_format=torch.channels_last)
     objective = training_objective(
-        bounds, 0.1, sapr=True, overlap_penalty=0.0, presence_update="mean_field"
+        bounds, 0.1, shape=options.shape, sapr=True, overlap_penalty=0.0, presence_update="mean_field"
     ).to(device)
     settings = training_settings(
         bounds,

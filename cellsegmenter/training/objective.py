@@ -33,9 +33,6 @@ from cellsegmenter.types import WindowPosterior
 __all__ = ["Objective", "ObjectiveSettings", "overlap_penalty"]
 
 
-# What a typical object of the data is worth against its absence, in nats.  With the charge for its codes and
-# the prior's odds, 5 to 9 nats together, objects of a fifth of the typical gain are at even odds.
-_TYPICAL_EVIDENCE = 40.0
 # Weight of a new batch in the running moments of gains and divergences.
 _MOMENT_RATE = 0.05
 
@@ -46,6 +43,9 @@ class ObjectiveSettings:
 
     noise_scale: float  # sigma, normalised intensity
     overlap_threshold: float  # alpha in training
+    # What a typical object of the data is worth against its absence, nats.  With the charge for its codes and the
+    # prior's odds, 5 to 9 nats together, objects of a fifth of the typical gain are at even odds (of a tenth at 80).
+    typical_evidence: float = 40.0
     overlap_weight: float = 0.0
     presence_update: str = "mean_field"  # or "straight_through", the paper's
 
@@ -177,7 +177,9 @@ class Objective(nn.Module):
             # An object brings its own codes, whose divergence Eq. 12 charges.  Without that charge a box over
             # nothing, whose gain is zero, comes on with the prior's odds, which then learns that from it.
             # The constraints' costs are in the same units: lambda = 10 outweighs any object, lambda = 0.1 hardly one.
-            gain_logit = evidence_share * _TYPICAL_EVIDENCE * (share - cost) - object_divergence(posterior)
+            gain_logit = evidence_share * settings.typical_evidence * (share - cost) - object_divergence(
+                posterior
+            )
             target = presence_target(gain_logit, prior_logit)
             rivals = find_rivals(
                 inference.grid_boxes, posterior, selection, overlap, settings.overlap_threshold
