@@ -3,8 +3,9 @@
     python benchmarks/train_nuclei.py --data PATH/TO/dsb2018 --output cellsegmenter/data/nuclei.safetensors
 
 Of the 325 images 40 are held out (`load_dsb2018`, "test") and never trained on; the finished model is scored on
-them, and the scores go on its card.  Training reads no annotation.  What was chosen by AP on 21 of the training images (every 14th) is the
-recipe for blobs in `cellsegmenter.learning` and the resolution of the cut, RESOLUTION below, among 0.1, 0.2, 0.3 and 0.4.
+them, and the scores go on its card.  Training reads no annotation.  By AP on 21 of the training images (every 14th)
+were chosen: the recipe for blobs in `cellsegmenter.learning`, and the resolution of the cut, RESOLUTION below, among
+0.1, 0.2, 0.3 and 0.4.
 With --model an existing model is scored and given its card again.
 """
 
