@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from cellsegmenter.consensus import MERGE_TOLERANCE, MIN_EDGE, AbsoluteResolution, Consensus
+from cellsegmenter.consensus import MERGE_TOLERANCE, MIN_EDGE, AbsoluteResolution, Consensus, Visits
 from cellsegmenter.diameter import estimate_diameter
 from cellsegmenter.image_consensus import ImageConsensus
 from cellsegmenter.inference import InferenceSettings, infer_tiles
@@ -95,7 +95,12 @@ def consensus_of(
     graph = Consensus(
         store,
         tiling,
-        n_visits=(size // settings.stride) ** 2 * (settings.n_samples or 1),
+        visits=Visits(
+            size // settings.stride,
+            settings.n_samples or 1,
+            settings.stride,
+            (-frame.row % settings.stride, -frame.column % settings.stride),
+        ),
         n_jobs=n_jobs,
         progress=settings.progress,
         **edges,

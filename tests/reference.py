@@ -22,14 +22,18 @@ from cellsegmenter.windows import make_windows
 
 
 def edges_by_double_loop(instances: Instances, cutoff_distance: float, min_edge: float) -> dict:
-    """{(p, p'): e_{p,p'}} with p < p', flat pixels, from the definition."""
+    """{(p, p'): e_{p,p'}} with p < p', flat pixels: how often together, of the visits that see both."""
     dense = instances.membership.toarray() / CERTAIN
     width = instances.image_shape[1]
     edges = {}
+    low, high = instances.window_origin, instances.window_origin + instances.window_size
     foreground = np.flatnonzero(dense.sum(1))
     for p in foreground:
         for q in foreground[foreground > p]:
-            weight = sum(dense[p, k] * dense[q, k] for k in range(dense.shape[1])) / instances.n_visits
+            weight = sum(dense[p, k] * dense[q, k] for k in range(dense.shape[1]))
+            both = [divmod(p, width), divmod(q, width)]
+            seen = np.sum([np.all((low <= place) & (place < high), axis=1) for place in both], axis=0) == 2
+            weight /= max(seen.sum() * instances.n_samples, 1)
             distance = np.hypot(p // width - q // width, p % width - q % width)
             if weight >= min_edge and distance < cutoff_distance:
                 edges[int(p), int(q)] = weight

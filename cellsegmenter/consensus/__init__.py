@@ -2,7 +2,7 @@
 
 from cellsegmenter.consensus.consensus import Consensus, build_consensus
 from cellsegmenter.consensus.contraction import MERGE_TOLERANCE
-from cellsegmenter.consensus.edges import MIN_EDGE
+from cellsegmenter.consensus.edges import MIN_EDGE, Visits
 from cellsegmenter.consensus.labels import Segmentation, point_estimate
 from cellsegmenter.consensus.membership import found_record
 from cellsegmenter.consensus.resolution import (
@@ -22,6 +22,7 @@ __all__ = [
     "Resolution",
     "ResolutionError",
     "Segmentation",
+    "Visits",
     "build_consensus",
     "check_resolution",
     "found_record",

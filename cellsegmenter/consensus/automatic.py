@@ -38,7 +38,8 @@ def best_resolution(
 
     Parameters are those of `Consensus.cut`; the store holds the instances of the image.
     """
-    gap = int(np.ceil(rule.cutoff_distance))
+    # Whole strides, so that the windows of all squares stand on one lattice.
+    gap = rule.visits.stride * int(np.ceil(rule.cutoff_distance / rule.visits.stride))
     instances, windows = _regions(store, tiling, gap, np.random.default_rng(random_state))
     agreement = SampleAgreement(instances, windows)
     small = MemoryStore({"found-0": found_record(instances)})

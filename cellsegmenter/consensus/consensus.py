@@ -18,7 +18,7 @@ import numpy as np
 from cellsegmenter.consensus.agreement import SampleAgreement
 from cellsegmenter.consensus.automatic import best_resolution, spread_agreement
 from cellsegmenter.consensus.contraction import MERGE_TOLERANCE
-from cellsegmenter.consensus.edges import MIN_EDGE
+from cellsegmenter.consensus.edges import MIN_EDGE, Visits, visits_of
 from cellsegmenter.consensus.graph import EdgeRule
 from cellsegmenter.consensus.labels import Segmentation, TileParts, label_tiles, tile_labels
 from cellsegmenter.consensus.membership import (
@@ -82,7 +82,7 @@ def build_consensus(
     return Consensus(
         store,
         tiling,
-        n_visits=instances.n_visits,
+        visits=visits_of(instances),
         cutoff_distance=cutoff_distance,
         min_edge=min_edge,
         merge_tolerance=merge_tolerance,
@@ -118,8 +118,7 @@ class Consensus:
     store : Store
         Holds `found-t`, the instances in the windows of each tile; see `found_record`.
     tiling : Tiling
-    n_visits : int
-        Windows that see a pixel × posterior samples.
+    visits : Visits
     cutoff_distance, min_edge, merge_tolerance : float
         See `build_consensus`.
     n_jobs : int or None
@@ -133,7 +132,7 @@ class Consensus:
         store: Store,
         tiling: Tiling,
         *,
-        n_visits: int,
+        visits: Visits,
         cutoff_distance: float,
         min_edge: float = MIN_EDGE,
         merge_tolerance: float = MERGE_TOLERANCE,
@@ -154,7 +153,7 @@ class Consensus:
             )
         self.store = store
         self.tiling = tiling
-        self.rule = EdgeRule(float(cutoff_distance), float(min_edge), n_visits, float(merge_tolerance))
+        self.rule = EdgeRule(float(cutoff_distance), float(min_edge), visits, float(merge_tolerance))
         self.n_jobs = n_jobs
         self.progress = progress
         self._work: GraphWork | None = None

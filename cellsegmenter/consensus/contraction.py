@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+from cellsegmenter.consensus.edges import Visits
 from cellsegmenter.types import CERTAIN
 
 __all__ = ["CELL", "MERGE_TOLERANCE", "Vertices", "merge_pixels"]
@@ -56,7 +57,7 @@ def merge_pixels(
     *,
     tolerance: float,
     cutoff_distance: float,
-    n_visits: int,
+    visits: Visits,
 ) -> Vertices:
     """Merge neighbouring pixels whose rows of Π are nearly equal.
 
@@ -73,13 +74,15 @@ def merge_pixels(
         their Euclidean norms; 0 merges nothing.
     cutoff_distance : float
         px; groups are small beside it.
-    n_visits : int
-        Groups are so small that their edges cannot overflow.
+    visits : Visits
+        Groups lie within one cell of its lattice, and are so small that their edges cannot overflow.
     """
-    largest = _largest_group(cutoff_distance, n_visits)
+    largest = _largest_group(cutoff_distance, visits.total)
     group = np.arange(len(component))
     if tolerance > 0 and largest > 1 and len(group):
-        group = _grow_groups(membership, position, component, tolerance, largest)
+        seen = np.column_stack([component, visits.cell(position), position // CELL])
+        seen_alike = np.unique(seen, axis=0, return_inverse=True)[1].ravel()
+        group = _grow_groups(membership, position, seen_alike, tolerance, largest)
     size = np.bincount(group)
     centre = np.stack([np.bincount(group, weights=axis) for axis in position.T], axis=1) / size[:, None]
     group_component = np.zeros(len(size), dtype=component.dtype)
@@ -103,19 +106,19 @@ def _largest_group(cutoff_distance: float, n_visits: int) -> int:
 
 
 def _grow_groups(
-    membership: sparse.csr_array, position: np.ndarray, component: np.ndarray, tolerance: float, largest: int
+    membership: sparse.csr_array, position: np.ndarray, within: np.ndarray, tolerance: float, largest: int
 ) -> np.ndarray:
-    """(n,) the group of each pixel, 0, 1, ..."""
+    """(n,) the group of each pixel, 0, 1, ...; pixels of different `within` (n,) stay apart."""
     groups = _Groups(
-        np.arange(len(component)),
+        np.arange(len(within)),
         membership,
         _squared_norm(membership),
-        np.ones(len(component), dtype=np.int64),
+        np.ones(len(within), dtype=np.int64),
         position[:, 0] * 2**31 + position[:, 1],
-        _neighbours(position, component),
+        _neighbours(position, within),
     )
     if largest >= _BLOCK**2:
-        groups = groups.joined(_alike_blocks(membership, position, component, tolerance))
+        groups = groups.joined(_alike_blocks(membership, position, within, tolerance))
     for _ in range(_ROUNDS):
         n = len(groups.size)
         a, b = groups.pairs[:, groups.size[groups.pairs].sum(axis=0) <= largest]
@@ -168,13 +171,13 @@ class _Groups(NamedTuple):
 
 
 def _alike_blocks(
-    membership: sparse.csr_array, position: np.ndarray, component: np.ndarray, tolerance: float
+    membership: sparse.csr_array, position: np.ndarray, within: np.ndarray, tolerance: float
 ) -> np.ndarray:
     """(n,) the block of 2 × 2 pixels that each is in if they are all alike, and itself otherwise.
 
     It saves the first rounds, which look at the most pairs.
     """
-    place = np.column_stack([component, position // _BLOCK])
+    place = np.column_stack([within, position // _BLOCK])
     order = np.lexsort(place.T[::-1])
     begins = np.any(np.diff(place[order], axis=0, prepend=place[order[:1]] - 1) != 0, axis=1)
     block = np.empty(len(place), dtype=np.int64)
@@ -186,17 +189,17 @@ def _alike_blocks(
     return np.unique(block, return_inverse=True)[1]
 
 
-def _neighbours(position: np.ndarray, component: np.ndarray) -> np.ndarray:
-    """(2, k) pairs of pixels of one component that share a side, within the cells."""
+def _neighbours(position: np.ndarray, within: np.ndarray) -> np.ndarray:
+    """(2, k) pairs of pixels of equal `within` (n,) that share a side."""
     row, column = position.T
-    width = int(column.max(initial=0)) + 2
-    place = (component.astype(np.int64) * (int(row.max(initial=0)) + 2) + row) * width + column
+    height, width = int(row.max()) + 2, int(column.max()) + 2
+    place = (within.astype(np.int64) * height + row) * width + column
     order = np.argsort(place)
     pairs = []
-    for step, axis in ((1, column), (width, row)):
+    for step in (1, width):
         at = np.minimum(np.searchsorted(place, place + step, sorter=order), len(order) - 1)
-        there = (place[order[at]] == place + step) & ((axis + 1) % CELL != 0)
-        pairs.append(np.stack([np.flatnonzero(there), order[at[there]]]))
+        there = np.flatnonzero(place[order[at]] == place + step)
+        pairs.append(np.stack([there, order[at[there]]]))
     return np.concatenate(pairs, axis=1)
 
 

@@ -20,7 +20,7 @@ from scipy import sparse
 
 from cellsegmenter.consensus.components import Share, local_components
 from cellsegmenter.consensus.contraction import merge_pixels
-from cellsegmenter.consensus.edges import pixel_edges
+from cellsegmenter.consensus.edges import Visits, pixel_edges
 from cellsegmenter.consensus.membership import load_pixels
 from cellsegmenter.store import Store
 
@@ -36,8 +36,13 @@ class EdgeRule:
 
     cutoff_distance: float  # px, d_c
     min_edge: float  # E_min, of the average weight
-    n_visits: int  # windows that see a pixel × posterior samples
+    visits: Visits
     merge_tolerance: float = 0.0  # by how much the rows of merged pixels may differ, see `merge_pixels`
+
+    @property
+    def n_visits(self) -> int:
+        """Windows that see a pixel × posterior samples."""
+        return self.visits.total
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ class PixelGraph:
             component,
             tolerance=rule.merge_tolerance,
             cutoff_distance=rule.cutoff_distance,
-            n_visits=rule.n_visits,
+            visits=rule.visits,
         )
         self.pixels = pixels[np.lexsort((pixels, self.vertices.of_pixel))]
         self._start = np.concatenate([[0], np.cumsum(self.vertices.size)])
@@ -123,7 +128,7 @@ class PixelGraph:
             self.vertices.membership[block.rows],
             centre,
             block.reach_end(centre[:, 0], self.rule.cutoff_distance),
-            n_visits=self.rule.n_visits,
+            visits=self.rule.visits,
             cutoff_distance=self.rule.cutoff_distance,
             min_edge=self.rule.min_edge,
             size=self.vertices.size[block.rows],
