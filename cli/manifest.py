@@ -23,6 +23,7 @@ def manifest(job: Job, result: Result, request: dict[str, Any], seconds: dict[st
     from cellsegmenter.provenance import software_versions
 
     first = result.images[0]
+    planes = "" if len(result.images) == 1 else f"{len(result.images)} planes, the first: "
     return {
         "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": software_versions(),
@@ -30,7 +31,7 @@ def manifest(job: Job, result: Result, request: dict[str, Any], seconds: dict[st
         "image": {
             "file": str(job.image.absolute()),
             "bytes": _size(job.image),
-            "interpretation": first.interpretation,
+            "interpretation": planes + first.interpretation,
             "axes": result.axes if len(first.axes) == 2 else f"{result.images.axes}{first.axes}",
             "shape": [*result.images.shape, *map(int, first.array.shape)],
             "pixel_size_um": result.pixel_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -17,6 +18,44 @@ from .work import Cutting, Work
 EXIT_CODES = (
     "Exit codes: 0 all done; 1 the image, model or output cannot be used; 2 an option cannot be used; "
     "3 of several images some failed, which are listed."
+)
+
+
+class Saving(NamedTuple):
+    """What is written, and where to."""
+
+    output: Path | None
+    save: tuple[str, ...]
+    table: Path | None
+    overlay: Path | None
+
+
+saving = options.as_one(
+    "saving",
+    Saving,
+    click.option(
+        "-o",
+        "--output",
+        type=options.FILE,
+        help="Label image (TIFF), or the folder for all results.  [default: beside each image]",
+    ),
+    click.option(
+        "--save",
+        type=Kinds(),
+        default="labels",
+        show_default=True,
+        metavar="KIND,...",
+        help="What to save of each image: labels; table (CSV), parquet, anndata (for scanpy); overlay (PNG); "
+        "geojson (QuPath); rois (Fiji); ome-zarr; maps (foreground, confidence).",
+    ),
+    click.option(
+        "--table",
+        type=options.FILE,
+        help="One table of all images, one row per object: .csv, .parquet or .h5ad (AnnData).",
+    ),
+    click.option(
+        "--overlay", type=options.FILE, help="Write a PNG of the outlines on the image, or a folder of them."
+    ),
 )
 
 
@@ -55,29 +94,7 @@ cutting = options.as_one(
 @click.command(epilog=EXIT_CODES)
 @click.argument("images", nargs=-1, required=True, type=options.FILE)
 @options.model
-@click.option(
-    "-o",
-    "--output",
-    type=options.FILE,
-    help="Label image (TIFF), or the folder for all results.  [default: beside each image]",
-)
-@click.option(
-    "--save",
-    type=Kinds(),
-    default="labels",
-    show_default=True,
-    metavar="KIND,...",
-    help="What to save of each image: labels; table (CSV), parquet, anndata (for scanpy); overlay (PNG); "
-    "geojson (QuPath); rois (Fiji); ome-zarr; maps (foreground, confidence).",
-)
-@click.option(
-    "--table",
-    type=options.FILE,
-    help="One table of all images, one row per object: .csv, .parquet or .h5ad (AnnData).",
-)
-@click.option(
-    "--overlay", type=options.FILE, help="Write a PNG of the outlines on the image, or a folder of them."
-)
+@saving
 @click.option("--skip-existing", is_flag=True, help="Leave images alone whose results are all there.")
 @click.option("--dry-run", is_flag=True, help="Say how files are understood and what would be written.")
 @cutting
@@ -94,10 +111,7 @@ cutting = options.as_one(
 def predict(
     images: tuple[Path, ...],
     model: Path | None,
-    output: Path | None,
-    save: tuple[str, ...],
-    table: Path | None,
-    overlay: Path | None,
+    saving: Saving,
     skip_existing: bool,
     dry_run: bool,
     n_jobs: int | None,
@@ -116,7 +130,8 @@ def predict(
     from cellsegmenter import io
 
     inputs = io.expand_inputs(images)
-    jobs = plan(inputs, output, save, overlay)
+    jobs = plan(inputs, saving.output, saving.save, saving.overlay)
+    table = saving.table
     if table is not None:
         io.check_table_path(table)
         if skip_existing and len(jobs) > 1:
@@ -125,7 +140,7 @@ def predict(
             )
     outputs = [path for job in jobs for path in job.outputs] + ([table] if table else [])
     check_outputs(outputs, inputs if model is None else [*inputs, model])
-    check_packages(save)
+    check_packages(saving.save)
     segmenter = load_model(model).set_params(
         device=running.device,
         verbose=not running.quiet and len(jobs) == 1,
