@@ -124,6 +124,9 @@ def test_a_stack_is_segmented_plane_by_plane(tmp_path, nuclei):
     assert counts == labels.max(axis=(1, 2)).tolist()
     assert len(roifile.roiread(tmp_path / "stack_rois.zip")) == sum(counts)
     assert imread(tmp_path / "stack_overlay.png").shape == (128, 2 * 128 + 4, 3)
+    recorded = json.loads((tmp_path / "stack_manifest.json").read_text(encoding="utf-8"))
+    assert recorded["image"]["interpretation"].startswith("2 planes, the first: slice 0 of 2")
+    assert [plane["objects"] for plane in recorded["planes"]] == counts
     result = run("predict", path, *FAST, "--z", "1", "-o", tmp_path / "alone", "--save", "labels,maps")
     assert result.exit_code == 0, result.output
     for kind in ("labels", "foreground", "confidence"):
