@@ -66,6 +66,7 @@ def main() -> None:
         batch_size=options.batch_size,
         learning_rate=None,
         augment=False,
+        from_scratch=True,
         checkpoint=None,
         seed=0,
         progress=False,

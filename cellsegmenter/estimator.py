@@ -134,7 +134,8 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
     random_state : int, RandomState or None, default=None
         Of training and sampling.
     warm_start : bool, default=False
-        Whether another `fit` goes on from the model at hand.
+        Whether another `fit` goes on from the model at hand: without a warm-up, and by default at a fifth of the
+        learning rate.
     checkpoint : str or Path, optional
         File for the state of the training; a `fit` that finds it goes on from there.
     tensorboard : str or Path, optional
@@ -203,6 +204,8 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         goes_on = self.warm_start and hasattr(self, "model_")
         images, shape, trained_on = self._images_to_learn(X, bounds, goes_on)
         seed = seed_of(self.random_state)
+        if goes_on:
+            trained_on = f"{trained_on}; went on from a model trained on {self.card_['trained_on']}"
         estimated_scale = noise_scale_of(images, bounds.window_size, seed)
         noise_scale = float(estimated_scale if self.noise_scale is None else self.noise_scale)
         config = model_config(self, bounds, preset, shape=shape, n_channels=images[0].shape[0])
@@ -222,6 +225,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             augment=self.augment,
+            from_scratch=not goes_on,
             checkpoint=self.checkpoint,
             seed=seed,
             progress=self.verbose,

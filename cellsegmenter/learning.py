@@ -34,6 +34,9 @@ __all__ = [
 # Default steps, batch size and learning rate of each preset.
 _TRAINING = {"small": (3000, 16, 5e-3), "reference": (10000, 128, 2e-3)}
 
+# Learning rate of a training that goes on from a model, over the preset's.
+_REFINING_RATE = 0.2
+
 
 class _FormOfRecipe(NamedTuple):
     """What the recipe has to know of the form of masks."""
@@ -159,6 +162,7 @@ def training_settings(
     batch_size: int | None,
     learning_rate: float | None,
     augment: bool,
+    from_scratch: bool,
     checkpoint: str | Path | None,
     seed: int,
     progress: bool,
@@ -168,11 +172,12 @@ def training_settings(
     return TrainingSettings(
         n_steps=n_steps or own_steps,
         batch_size=batch_size or own_batch_size,
-        learning_rate=learning_rate or own_rate,
+        learning_rate=learning_rate or (own_rate if from_scratch else _REFINING_RATE * own_rate),
         max_objects=bounds.max_objects,
         density=bounds.density,
         seed=seed,
         augment=augment,
+        from_scratch=from_scratch,
         progress=progress,
         checkpoint=None if checkpoint is None else Path(checkpoint),
     )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import click
 
 from . import options
-from .models import channel_axis
+from .models import BUILT_IN, channel_axis, load_model
 from .outputs import check_outputs
 
 
@@ -22,6 +22,7 @@ class Training(NamedTuple):
     object_size: tuple[float, float] | None
     window_size: int | None
     max_objects: int | None
+    shape: str | None
     n_steps: int | None
     batch_size: int | None
     diameter: float | str | None
@@ -45,6 +46,11 @@ training = options.as_one(
     ),
     click.option(
         "--max-objects", type=click.IntRange(min=1), metavar="N", help="The most objects a window can hold."
+    ),
+    click.option(
+        "--shape",
+        type=click.Choice(["auto", "blob", "free"]),
+        help="Whether a mask is one smooth blob or of any form; auto looks at the objects.  [default: auto]",
     ),
     click.option(
         "--steps", "n_steps", type=click.IntRange(min=1), metavar="N", help="Training steps at most."
@@ -71,12 +77,19 @@ training = options.as_one(
 @click.option(
     "-o", "--output", type=options.FILE, required=True, metavar="FILE", help="The model, NAME.safetensors."
 )
+@click.option(
+    "--start-from",
+    type=options.FILE,
+    metavar="FILE|nuclei",
+    help="Go on from this model, or from the built-in one, with its bounds where none are given.",
+)
 @training
 @options.reading
 @options.running
 def fit(
     images: tuple[Path, ...],
     output: Path,
+    start_from: Path | None,
     training: Training,
     reading: options.Reading,
     running: options.Running,
@@ -87,13 +100,16 @@ def fit(
     """
     from cellsegmenter import CellSegmenter, io
 
+    segmenter = CellSegmenter()
+    if start_from is not None:
+        segmenter = load_model(None if start_from == BUILT_IN else start_from).set_params(warm_start=True)
     paths = io.expand_inputs(images)
     check_outputs([output] if training.checkpoint is None else [output, training.checkpoint], paths)
     started = time.perf_counter()
     files = [(path, file) for path in paths for file in reading.images(path)]
     for line in understood((path, file.interpretation) for path, file in files):
         running.say(line)
-    segmenter = CellSegmenter(
+    segmenter.set_params(
         **options.given(**training._asdict()),
         channel_axis=channel_axis(files[0][1]),
         device=running.device,

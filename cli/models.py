@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from cellsegmenter.io import ImageFile
 
 
+# What stands for the built-in model where a file could be named.
+BUILT_IN = Path("nuclei")
+
+
 def load_model(path: Path | None) -> CellSegmenter:
     """The model in a file of `cellseg fit`, or without one the model that is built in."""
     from cellsegmenter import CellSegmenter

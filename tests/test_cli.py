@@ -11,6 +11,7 @@ from click import UsageError
 from click.testing import CliRunner, Result
 from skimage.io import imread
 
+from cellsegmenter import CellSegmenter
 from cellsegmenter_cli.fit import understood
 from cellsegmenter_cli.main import cellseg
 from cellsegmenter_cli.outputs import check_outputs, plan
@@ -369,6 +370,16 @@ def test_fit_then_predict(image, tmp_path):
     assert result.exit_code == 0, result.output
     assert run("predict", image, "--model", model, *FAST).exit_code == 0
     assert json.loads(run("info", model, "--json").output)
+
+
+def test_fit_goes_on_from_the_built_in_model(image, tmp_path):
+    path = tmp_path / "more.safetensors"
+    result = run("fit", image, "-o", path, "--start-from", "nuclei", "--steps", 2, "--batch-size", 2)
+    assert result.exit_code == 0, result.output
+    model, built_in = CellSegmenter.load(path), CellSegmenter.pretrained()
+    assert model.object_size == built_in.object_size
+    for ours, theirs in zip(model.model_.parameters(), built_in.model_.parameters(), strict=True):
+        np.testing.assert_allclose(ours.detach(), theirs.detach(), atol=0.02)
 
 
 def test_fit_writes_for_tensorboard(image, tmp_path):

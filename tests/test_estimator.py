@@ -222,6 +222,16 @@ def test_warm_start_goes_on_from_the_model_at_hand(trained, segmenter, scenes):
     assert segmenter.score(scenes[0][:4], scenes[1][:4]) > 0.3
 
 
+def test_going_on_needs_no_warm_up_and_harms_nothing(trained, segmenter, scenes):
+    """With the first steps of a training from scratch a model that is trained would find nothing for a while."""
+    before = trained.score(scenes[0][:4], scenes[1][:4])
+    segmenter.set_params(warm_start=True, n_steps=20, random_state=3).fit(scenes[0])
+    assert segmenter.history_["warmup"].max() == 0
+    assert segmenter.history_["learning_rate"].max() <= 0.2 * 5e-3
+    assert segmenter.score(scenes[0][:4], scenes[1][:4]) > before - 0.2
+    assert "went on from a model" in segmenter.card_["trained_on"]
+
+
 def test_warm_start_refuses_another_architecture(segmenter, scenes):
     segmenter.set_params(warm_start=True, n_steps=1, latent_dim=5)
     with pytest.raises(

@@ -65,6 +65,7 @@ class TrainingSettings:
     rank_score: float = 1 / 3  # weight of the residual's rank in the suppression score
     seed: int = 0
     augment: bool = False  # random flips and quarter turns
+    from_scratch: bool = True  # False: the model is trained already, and needs no warm-up
     progress: bool = True
     checkpoint: Path | None = None
     checkpoint_interval: int = 200  # steps
@@ -86,7 +87,7 @@ class Run:
         )
         self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.step = 0
-        self.warmup_start = 0
+        self.warmup_start = 0 if settings.from_scratch else -settings.n_steps  # a warm-up long over
         self.length = RunLength(settings.n_steps)
         self.random = np.random.default_rng(settings.seed)
         self.noise = torch.Generator().manual_seed(int(self.random.integers(2**62)))
@@ -259,6 +260,7 @@ def training_step(run: Run, image: Tensor) -> Terms:
         rank_score=settings.rank_score * min(1.0, rate / settings.learning_rate),
         straight_through=objective.settings.presence_update == "straight_through",
     )
+    evidence = evidence_share(run.step, settings.n_steps) if settings.from_scratch else 1.0
     inference = model.infer(
         image,
         noise,
@@ -266,7 +268,7 @@ def training_step(run: Run, image: Tensor) -> Terms:
         overlap_threshold=objective.settings.overlap_threshold,
         exploration=exploration,
     )
-    terms = objective(model, image, inference, evidence_share(run.step, settings.n_steps))
+    terms = objective(model, image, inference, evidence)
     run.optimizer.zero_grad(set_to_none=True)
     terms.loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_NORM)
