@@ -27,7 +27,7 @@ LAYERS = [
     {"model"},
     {"training", "consensus"},
     {"parameters", "inference", "image_consensus", "tables", "serialization", "provenance"},
-    {"learning", "segmenting", "suggest", "callbacks", "generation"},
+    {"learning", "segmenting", "suggest", "callbacks", "generation", "shape"},
     {"counting_picture", "html", "tuning", "report"},
     {"estimator", "pooling"},
     {"diagnosis", "napari_widget"},
