@@ -50,27 +50,14 @@ def main() -> None:
         torch.set_num_threads(options.threads)
 
     device = resolve_device(options.device)
-    parameters = Parameters()
+    parameters = Parameters(batch_size=options.batch_size)
     bounds = bounds_of(parameters)
     config = model_config(parameters, bounds, options.network, shape=options.shape, n_channels=1)
     model = new_model(config, seed=0).to(device).train()
     if channels_last_pays(device):
         model.to(memory_format=torch.channels_last)
-    objective = training_objective(
-        bounds, 0.1, shape=options.shape, sapr=True, overlap_penalty=0.0, presence_update="mean_field"
-    ).to(device)
-    settings = training_settings(
-        bounds,
-        options.network,
-        n_steps=None,
-        batch_size=options.batch_size,
-        learning_rate=None,
-        augment=False,
-        from_scratch=True,
-        checkpoint=None,
-        seed=0,
-        progress=False,
-    )
+    objective = training_objective(parameters, bounds, shape=options.shape, noise_scale=0.1).to(device)
+    settings = training_settings(parameters, bounds, options.network, from_scratch=True, seed=0)
     run = Run(model, objective, settings)
     images = make_nuclei(options.batch_size, size=80, count=(4, 9), random_state=0).images
     batch = torch.from_numpy(np.stack([normalize_image(image)[None] for image in images])).to(device)

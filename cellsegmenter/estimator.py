@@ -14,8 +14,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags, check_array
 
-from cellsegmenter.callbacks import CallbackSupport, learn_observed
+from cellsegmenter.callbacks import CallbackSupport
 from cellsegmenter.consensus import check_resolution
+from cellsegmenter.fitting import fit_attributes
 from cellsegmenter.generation import (
     DecodedCodes,
     GeneratedImages,
@@ -25,34 +26,21 @@ from cellsegmenter.generation import (
 )
 from cellsegmenter.image_consensus import ImageConsensus
 from cellsegmenter.inference import InferenceSettings
-from cellsegmenter.learning import (
-    Learned,
-    continued_model,
-    learn,
-    new_model,
-    noise_scale_of,
-    training_objective,
-    training_settings,
-)
 from cellsegmenter.metrics import average_precision
 from cellsegmenter.model.device import channels_last_pays, resolve_device
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.parameters import (
-    Bounds,
     Parameters,
     bounds_of,
     check_for_prediction,
     check_for_training,
-    model_config,
     sampling_of,
     seed_of,
     warn_of_conflicts,
 )
-from cellsegmenter.preparation import PreparedImage, Region, check_region, prepare_image
-from cellsegmenter.provenance import model_card
+from cellsegmenter.preparation import Region, check_region, prepare_image
 from cellsegmenter.segmenting import OVERLAP_THRESHOLD, PREDICTION_SLOTS, consensus_of, working_scale
 from cellsegmenter.serialization import load_segmenter, save_segmenter
-from cellsegmenter.shape import choose_shape
 from cellsegmenter.tables import (
     feature_names,
     labels_like,
@@ -66,8 +54,6 @@ from cellsegmenter.types import PosteriorSamples
 from cellsegmenter.validation import ImageView, check_images, check_number, is_single_image
 
 __all__ = ["CellSegmenter"]
-
-_ON_THE_CARD = ("density", "area", "object_size", "window_size", "diameter")
 
 
 class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator):
@@ -200,49 +186,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         """
         bounds, preset = check_for_training(self)
         warn_of_conflicts(bounds)
-        device = resolve_device(self.device)
-        goes_on = self.warm_start and hasattr(self, "model_")
-        images, shape, trained_on = self._images_to_learn(X, bounds, goes_on)
-        seed = seed_of(self.random_state)
-        if goes_on:
-            trained_on = f"{trained_on}; went on from a model trained on {self.card_['trained_on']}"
-        estimated_scale = noise_scale_of(images, bounds.window_size, seed)
-        noise_scale = float(estimated_scale if self.noise_scale is None else self.noise_scale)
-        config = model_config(self, bounds, preset, shape=shape, n_channels=images[0].shape[0])
-        model = continued_model(self.model_, config) if goes_on else new_model(config, seed)
-        objective = training_objective(
-            bounds,
-            noise_scale,
-            shape=shape,
-            sapr=self.sapr,
-            overlap_penalty=self.overlap_penalty,
-            presence_update=self.presence_update,
-        )
-        settings = training_settings(
-            bounds,
-            preset,
-            n_steps=self.n_steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            augment=self.augment,
-            from_scratch=not goes_on,
-            checkpoint=self.checkpoint,
-            seed=seed,
-            progress=self.verbose,
-        )
-
-        def as_fitted(model: StructuredVAE, learned: Learned) -> dict[str, Any]:
-            known = {"noise_scale_": noise_scale, "working_diameter_": bounds.diameter}
-            return known | self._learned_attributes(model, learned, bounds, trained_on)
-
-        fitted = learn_observed(
-            self,
-            (X, y),
-            settings.n_steps,
-            lambda observe: as_fitted(model, learn(model, objective, images, settings, device, observe)),
-            as_fitted,
-        )
-        for name, value in fitted.items():
+        for name, value in fit_attributes(self, X, y, bounds, preset).items():
             setattr(self, name, value)
         return self
 
@@ -507,41 +451,6 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             return cls.load(path)
 
     # --- what connects them -------------------------------------------------------------------------------
-
-    def _images_to_learn(self, X: Any, bounds: Bounds, goes_on: bool) -> tuple[list[PreparedImage], str, str]:
-        """Images of one number of channels at working scale, the form of masks, and in words how X was understood."""
-        views, interpretation = check_images(X, channel_axis=self.channel_axis)
-        self._say(f"fit on {interpretation}")
-        check_images(X, channel_axis=self.channel_axis, n_channels=views[0].shape[0])
-        shape = self.shape
-        if shape == "auto":
-            shape = self.model_.config.shape if goes_on else choose_shape(views)
-            self._say(f'masks are {"blobs" if shape == "blob" else "free"} (shape="{shape}")')
-        scales = [working_scale(view, bounds.diameter, self.diameter) for view in views]
-        images = [
-            prepare_image(view, scale=scale, intensity=self.intensity)
-            for view, scale in zip(views, scales, strict=True)
-        ]
-        return images, shape, interpretation
-
-    def _learned_attributes(
-        self, model: StructuredVAE, learned: Learned, bounds: Bounds, trained_on: str
-    ) -> dict[str, Any]:
-        """What a training leaves in the estimator."""
-        card = model_card(
-            model,
-            learned.history,
-            trained_on=trained_on,
-            working_diameter=bounds.diameter,
-            parameters={name: getattr(self, name) for name in _ON_THE_CARD},
-        )
-        return {
-            "model_": model,
-            "history_": learned.history,
-            "penalties_": learned.penalties,
-            "n_channels_in_": model.config.n_channels,
-            "card_": card,
-        }
 
     def _one_image(self, image: Any) -> tuple[ImageView, str]:
         """What must be one image rather than several, and in words how it was understood."""

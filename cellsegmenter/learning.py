@@ -13,7 +13,7 @@ import torch
 
 from cellsegmenter.model.config import ModelConfig
 from cellsegmenter.model.structured_vae import StructuredVAE
-from cellsegmenter.parameters import Bounds
+from cellsegmenter.parameters import Bounds, Parameters
 from cellsegmenter.training.constraints import PosteriorConstraints
 from cellsegmenter.training.loop import Run, TrainingSettings, train
 from cellsegmenter.training.noise_scale import estimate_noise_scale
@@ -127,15 +127,9 @@ def noise_scale_of(images: Sequence[Any], window_size: int, seed: int, n_crops: 
 
 
 def training_objective(
-    bounds: Bounds,
-    noise_scale: float,
-    *,
-    shape: str,
-    sapr: bool,
-    overlap_penalty: float,
-    presence_update: str,
+    parameters: Parameters, bounds: Bounds, *, shape: str, noise_scale: float
 ) -> Objective:
-    """The objective that follows from the user's bounds and the form of masks."""
+    """The objective that follows from the user's parameters, their bounds and the form of masks."""
     slots = bounds.max_objects
     constraints = PosteriorConstraints(
         {
@@ -143,41 +137,32 @@ def training_objective(
             "density": (bounds.density[0] / slots, bounds.density[1] / slots),
             "area": bounds.area,
         },
-        enabled=sapr,
+        enabled=parameters.sapr,
     )
     settings = ObjectiveSettings(
         noise_scale=float(noise_scale),
         **_FORMS[shape]._asdict(),
-        overlap_weight=float(overlap_penalty),
-        presence_update=presence_update,
+        overlap_weight=float(parameters.overlap_penalty),
+        presence_update=parameters.presence_update,
     )
     return Objective(constraints, settings)
 
 
 def training_settings(
-    bounds: Bounds,
-    preset: str,
-    *,
-    n_steps: int | None,
-    batch_size: int | None,
-    learning_rate: float | None,
-    augment: bool,
-    from_scratch: bool,
-    checkpoint: str | Path | None,
-    seed: int,
-    progress: bool,
+    parameters: Parameters, bounds: Bounds, preset: str, *, from_scratch: bool, seed: int
 ) -> TrainingSettings:
     """The run that a preset and the user's parameters ask for; None stands for the preset's own."""
+    p = parameters
     own_steps, own_batch_size, own_rate = _TRAINING[preset]
     return TrainingSettings(
-        n_steps=n_steps or own_steps,
-        batch_size=batch_size or own_batch_size,
-        learning_rate=learning_rate or (own_rate if from_scratch else _REFINING_RATE * own_rate),
+        n_steps=p.n_steps or own_steps,
+        batch_size=p.batch_size or own_batch_size,
+        learning_rate=p.learning_rate or (own_rate if from_scratch else _REFINING_RATE * own_rate),
         max_objects=bounds.max_objects,
         density=bounds.density,
         seed=seed,
-        augment=augment,
+        augment=p.augment,
         from_scratch=from_scratch,
-        progress=progress,
-        checkpoint=None if checkpoint is None else Path(checkpoint),
+        progress=p.verbose,
+        checkpoint=None if p.checkpoint is None else Path(p.checkpoint),
     )

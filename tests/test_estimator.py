@@ -19,7 +19,7 @@ from sklearn.cluster import KMeans
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cellsegmenter import AbsoluteResolution, CellSegmenter, estimator, learning
+from cellsegmenter import AbsoluteResolution, CellSegmenter, fitting, learning
 from cellsegmenter import inference as inference_module
 from cellsegmenter.metrics import average_precision
 from cellsegmenter.model import structured_vae as structured_vae_module
@@ -320,7 +320,7 @@ def test_a_collapsed_training_says_so_and_recovers(scenes, monkeypatch):
         return model
 
     build = learning.new_model
-    monkeypatch.setattr(estimator, "new_model", collapsed)
+    monkeypatch.setattr(fitting, "new_model", collapsed)
     monkeypatch.setattr(loop_module, "CollapseWatch", functools.partial(CollapseWatch, patience=10))
     # The warm-up would hide that the network itself finds nothing.
     monkeypatch.setattr(loop_module, "warmup_weight", lambda step, n_steps: 0.0)

@@ -28,7 +28,7 @@ LAYERS = [
     {"training", "consensus"},
     {"parameters", "inference", "image_consensus", "tables", "serialization", "provenance"},
     {"learning", "segmenting", "suggest", "callbacks", "generation", "shape"},
-    {"counting_picture", "html", "tuning", "report"},
+    {"counting_picture", "fitting", "html", "tuning", "report"},
     {"estimator", "pooling"},
     {"diagnosis", "napari_widget"},
     {"cli"},

@@ -1,0 +1,101 @@
+"""What `fit` does, from the user's images to the attributes of a fitted estimator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cellsegmenter.callbacks import learn_observed
+from cellsegmenter.learning import (
+    Learned,
+    continued_model,
+    learn,
+    new_model,
+    noise_scale_of,
+    training_objective,
+    training_settings,
+)
+from cellsegmenter.model.device import resolve_device
+from cellsegmenter.model.structured_vae import StructuredVAE
+from cellsegmenter.parameters import Bounds, model_config, seed_of
+from cellsegmenter.preparation import PreparedImage, prepare_image
+from cellsegmenter.provenance import model_card
+from cellsegmenter.segmenting import working_scale
+from cellsegmenter.shape import choose_shape
+from cellsegmenter.validation import check_images
+
+__all__ = ["fit_attributes"]
+
+_ON_THE_CARD = ("density", "area", "object_size", "window_size", "diameter")
+
+
+def fit_attributes(segmenter: Any, X: Any, y: Any, bounds: Bounds, preset: str) -> dict[str, Any]:
+    """Train a model, and give what `CellSegmenter.fit` leaves in the estimator, by name.
+
+    Parameters
+    ----------
+    segmenter : CellSegmenter
+        Its parameters are checked; with ``warm_start`` its model is gone on from.  It is not changed.
+    X, y
+        As in `CellSegmenter.fit`.
+    bounds : Bounds
+    preset : str
+        The network.
+    """
+    device = resolve_device(segmenter.device)
+    goes_on = segmenter.warm_start and hasattr(segmenter, "model_")
+    images, shape, trained_on = _images_to_learn(segmenter, X, bounds, goes_on)
+    if goes_on:
+        trained_on = f"{trained_on}; went on from a model trained on {segmenter.card_['trained_on']}"
+    seed = seed_of(segmenter.random_state)
+    estimated_scale = noise_scale_of(images, bounds.window_size, seed)
+    noise_scale = float(estimated_scale if segmenter.noise_scale is None else segmenter.noise_scale)
+    config = model_config(segmenter, bounds, preset, shape=shape, n_channels=images[0].shape[0])
+    model = continued_model(segmenter.model_, config) if goes_on else new_model(config, seed)
+    objective = training_objective(segmenter, bounds, shape=shape, noise_scale=noise_scale)
+    settings = training_settings(segmenter, bounds, preset, from_scratch=not goes_on, seed=seed)
+    on_the_card = {name: getattr(segmenter, name) for name in _ON_THE_CARD}
+
+    def as_fitted(model: StructuredVAE, learned: Learned) -> dict[str, Any]:
+        card = model_card(
+            model,
+            learned.history,
+            trained_on=trained_on,
+            working_diameter=bounds.diameter,
+            parameters=on_the_card,
+        )
+        return {
+            "model_": model,
+            "history_": learned.history,
+            "n_channels_in_": config.n_channels,
+            "noise_scale_": noise_scale,
+            "working_diameter_": bounds.diameter,
+            "penalties_": learned.penalties,
+            "card_": card,
+        }
+
+    return learn_observed(
+        segmenter,
+        (X, y),
+        settings.n_steps,
+        lambda observe: as_fitted(model, learn(model, objective, images, settings, device, observe)),
+        as_fitted,
+    )
+
+
+def _images_to_learn(
+    segmenter: Any, X: Any, bounds: Bounds, goes_on: bool
+) -> tuple[list[PreparedImage], str, str]:
+    """Images of one number of channels at working scale, the form of masks, and in words how X was understood."""
+    views, interpretation = check_images(X, channel_axis=segmenter.channel_axis)
+    segmenter._say(f"fit on {interpretation}")
+    check_images(X, channel_axis=segmenter.channel_axis, n_channels=views[0].shape[0])
+    shape = segmenter.shape
+    if shape == "auto":
+        shape = segmenter.model_.config.shape if goes_on else choose_shape(views)
+        segmenter._say(f'masks are {"blobs" if shape == "blob" else "free"} (shape="{shape}")')
+    scales = [working_scale(view, bounds.diameter, segmenter.diameter) for view in views]
+    images = [
+        prepare_image(view, scale=scale, intensity=segmenter.intensity)
+        for view, scale in zip(views, scales, strict=True)
+    ]
+    return images, shape, interpretation
