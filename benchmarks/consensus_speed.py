@@ -25,6 +25,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from cellsegmenter.consensus import AbsoluteResolution, Consensus, build_consensus
 from cellsegmenter.consensus.communities import Objective, solve_graph
+from cellsegmenter.consensus.edges import visits_of
 from cellsegmenter.consensus.work import GraphWork
 from cellsegmenter.types import CERTAIN, Instances
 from tests.reference import simulate_discs, simulate_instances
@@ -45,11 +46,12 @@ def timed(work: Callable[[], Result]) -> tuple[Result, float]:
 
 
 def shifted_edges(instances: Instances, taking_part: np.ndarray) -> sparse.coo_array:
-    """(n, n) edges between n pixels, displacement by displacement (S6), each pair once, averaged over the visits."""
+    """(n, n) edges between n pixels, displacement by displacement (S6), each pair once, averaged as ours."""
     height, width = instances.image_shape
     rows = sparse.csr_array(instances.membership.astype(np.float32).tocsr() / CERTAIN)
     reach = int(np.ceil(CUTOFF_DISTANCE))
     row, column = np.divmod(taking_part, width)
+    visits = visits_of(instances)
     number = np.full(height * width, -1)
     number[taking_part] = np.arange(len(taking_part))
     firsts, seconds, weights = [], [], []
@@ -61,7 +63,9 @@ def shifted_edges(instances: Instances, taking_part: np.ndarray) -> sparse.coo_a
             first = taking_part[inside]
             second = first + down * width + along
             first, second = first[number[second] >= 0], second[number[second] >= 0]
-            weight = rows[first].multiply(rows[second]).sum(axis=1) / instances.n_visits
+            together = rows[first].multiply(rows[second]).sum(axis=1) / instances.n_visits
+            places = (np.stack(np.divmod(pixels, width), axis=1) for pixels in (first, second))
+            weight = together / visits.share(np.subtract(*(visits.cell(place) for place in places)))
             kept = weight >= MIN_EDGE
             firsts.append(number[first[kept]])
             seconds.append(number[second[kept]])
