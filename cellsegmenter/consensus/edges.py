@@ -11,9 +11,9 @@ displacement, and each edge is already the sum over windows and samples.  Π is 
 **What a pair is divided by.**  The paper divides every pair by the visits to a pixel.  But of two pixels on different
 sides of a window's edge, that window sees only one, and has nothing to say about the pair: with four windows side by
 side, every pair across such an edge, one every stride, would lose a quarter of its weight, and objects come apart
-along these lines (measured in an image of dense nuclei: 3.4 straight cuts along each, against 0.1 along other lines; divided
-as here, 0.5 against 0.2).  So we divide by
-the visits that see *both* pixels: an edge is how often two pixels are in one object, where that could be seen.
+along these lines (measured in an image of dense nuclei: 3.4 straight cuts along each, against 0.1 along other lines;
+divided as here, 0.5 against 0.2).  So we divide by the visits that see *both* pixels: an edge is how often two pixels
+are in one object, where that could be seen.
 
 Π counts in 255ths, so the sums are whole numbers, exact whatever the order; `edge_unit` makes them weights.
 """
