@@ -176,7 +176,7 @@ def _squares(
     components: Components, component: int, tiling: Tiling, halo: int, largest: int
 ) -> list[tuple[int, np.ndarray, list[int]]]:
     """The squares that cover a component: task, (component, box), and the tiles that it and its halo touch."""
-    # Whole cells of merged pixels, so that a cell is merged alike wherever it is seen.
+    # Whole cells, so that pixels are merged alike wherever they are seen.
     side = CELL * round(max(np.sqrt(largest) - 2 * halo, 2 * halo, CELL) / CELL)
     low, high = components.low[component], components.high[component]
     first, last = (low // side).astype(int), (high // side).astype(int)

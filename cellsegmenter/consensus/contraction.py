@@ -8,9 +8,9 @@ left differs.
 A merged vertex has the sum of its pixels' rows, so that its edges are the sums of theirs, and weighs as much as
 all of them in the objective: any cut of the merged graph has the objective that it has on the pixels (but for
 pairs at the cut-off distance, which is measured between centres).  But the optimum is restricted.  Measured on two
-images of nuclei: 2 % of the edges, a solver 12 to 22 times as fast, and of the objective that Leiden finds on the pixels
-99.8 to 99.97 % at γ_abs 0.2 and 0.3 (labels with an ARI of 0.98 to 0.99 to those), 98.2 to 99.2 % at 0.5 (ARI 0.90 to
-0.95), where rims come off pixel by pixel.
+images of nuclei: 2 % of the edges, a solver 12 to 22 times as fast, and of the objective that Leiden finds on the
+pixels 99.8 to 99.97 % at γ_abs 0.2 and 0.3 (labels with an ARI of 0.98 to 0.99 to those), 98.2 to 99.2 % at 0.5 (ARI
+0.90 to 0.95), where rims come off pixel by pixel.
 """
 
 from __future__ import annotations
