@@ -59,7 +59,7 @@ class ImageConsensus:
         min_size: int | None = None,
         min_foreground: float = 0.5,
     ) -> Segmentation:
-        """Segment the image at a resolution; a second cut samples nothing and builds no edge, but solves the graph again.
+        """Segment the image at a resolution; a second cut samples and builds nothing, but solves again.
 
         Parameters are those of `cellsegmenter.consensus.Consensus.cut`, with the estimator's own resolution by
         default, `min_size` in px of the user's image, and the labels in its shape.
