@@ -473,6 +473,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             n_samples=samples,
             max_objects=min(PREDICTION_SLOTS * bounds_of(self).max_objects, int(np.prod(config.grid_shape))),
             overlap_threshold=OVERLAP_THRESHOLD,
+            intensity=self.intensity,
             seed=seed,
             progress=self.verbose,
         )

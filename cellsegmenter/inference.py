@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,8 +18,10 @@ from torch import Tensor
 
 from cellsegmenter.consensus import found_record
 from cellsegmenter.model.config import ModelConfig
-from cellsegmenter.model.rendering import present_objects
+from cellsegmenter.model.half_maximum import above_half_maximum
+from cellsegmenter.model.rendering import PresentObjects, present_objects
 from cellsegmenter.model.structured_vae import Noise, StructuredVAE
+from cellsegmenter.normalize import linear_intensity
 from cellsegmenter.store import Record, Store, Task, run_tasks
 from cellsegmenter.types import CERTAIN, Instances, WindowPosterior
 from cellsegmenter.windows import ImagePart, Region, Tiling, WindowGrid, make_windows
@@ -42,6 +44,7 @@ class InferenceSettings:
     n_samples: int | None  # posterior samples of each window; None: the most probable one
     max_objects: int  # slots of a window; more than K_max in training
     overlap_threshold: float  # alpha
+    intensity: Literal["log", "linear"]  # the scale of the pixels
     seed: int = 0
     progress: bool = False
 
@@ -151,7 +154,10 @@ def _infer(
     for index in grid.batches():
         pixels = part.windows(index)
         for sample, posterior in sample_windows(model, pixels, grid.origin[index], settings, device):
-            parts.append(_collect(posterior, grid.origin[index], index, sample, frame))
+            drawn = present_objects(posterior)
+            if model.config.shape == "blob":  # parts of a free object may well be darker
+                drawn = _cut_at_half_maximum(drawn, posterior, pixels, settings.intensity)
+            parts.append(_collect(posterior, drawn, grid.origin[index], index, sample, frame))
     return _assemble(parts, grid, model.config.latent_dim, settings, frame)
 
 
@@ -169,8 +175,25 @@ class _Found:
     z_what: np.ndarray  # (n, D)
 
 
+def _cut_at_half_maximum(
+    drawn: PresentObjects, posterior: WindowPosterior, pixels: np.ndarray, intensity: Literal["log", "linear"]
+) -> PresentObjects:
+    """Objects without the pixels that are less than half as bright; `pixels` (B, C, H, W) are normalised."""
+    window = (posterior.presence > 0.5).nonzero(as_tuple=True)[0]
+    image = torch.as_tensor(pixels, dtype=torch.float32, device=posterior.background.device)
+    bright = above_half_maximum(
+        drawn, window, linear_intensity(image, intensity), linear_intensity(posterior.background, intensity)
+    )
+    return drawn._replace(mixing_prob=drawn.mixing_prob * bright)
+
+
 def _collect(
-    posterior: WindowPosterior, origin: np.ndarray, index: np.ndarray, sample: int, frame: Region
+    posterior: WindowPosterior,
+    drawn: PresentObjects,
+    origin: np.ndarray,
+    index: np.ndarray,
+    sample: int,
+    frame: Region,
 ) -> _Found:
     """Keep the pixels of present objects that lie in the frame; `index` (B,) are the windows of the batch."""
     window, slot = (posterior.presence > 0.5).nonzero(as_tuple=True)
@@ -178,7 +201,6 @@ def _collect(
     def of_present(field: Tensor) -> np.ndarray:
         return field[window, slot].float().cpu().numpy()
 
-    drawn = present_objects(posterior)
     height, width = frame.shape
     corner = (origin - frame.corner)[window.cpu().numpy()]  # (n, 2)
     row = drawn.row.cpu().numpy() + corner[:, 0, None]  # (n, P)

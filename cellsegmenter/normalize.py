@@ -12,12 +12,15 @@ The mild logarithm lets dim nuclei weigh nearly as much as bright ones: in a tri
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from skimage.filters import threshold_otsu
+from torch import Tensor
 
-__all__ = ["ImageStatistics", "image_statistics", "normalize_image"]
+__all__ = ["ImageStatistics", "image_statistics", "linear_intensity", "normalize_image"]
 
 KNEE = 0.15  # where the logarithm sets in, as a fraction of the scale
 KNEE_IN_NOISE = 4.0  # and at least, in standard deviations of the noise
@@ -97,6 +100,13 @@ def normalize_image(
     if method == "log":
         relative = np.copysign(np.log1p(np.abs(relative) / KNEE), relative) / np.log1p(1 / KNEE)
     return relative.astype(np.float32, copy=False)
+
+
+def linear_intensity(normalized: Tensor, method: Literal["log", "linear"]) -> Tensor:
+    """Normalised intensities on the linear scale, u = (x - b) / s; the inverse of the logarithm."""
+    if method == "linear":
+        return normalized
+    return torch.copysign(torch.expm1(normalized.abs() * math.log1p(1 / KNEE)) * KNEE, normalized)
 
 
 def _sample_pixels(image: Any) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import sparse
 
+from cellsegmenter.haze import Haze, estimate_haze
 from cellsegmenter.normalize import ImageStatistics, image_statistics, normalize_image
 from cellsegmenter.validation import full_key
 from cellsegmenter.windows import Region, reflect_index
@@ -42,10 +43,11 @@ def check_region(region: Any, image_shape: tuple[int, ...]) -> Region:
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """An image (C, H, W) at working scale, normalised by the statistics of the whole image when sliced."""
+    """An image (C, H, W) at working scale; when sliced, haze is taken off and the intensities are normalised."""
 
     source: Any  # array-like (C, H, W), already at working scale
-    statistics: ImageStatistics
+    statistics: ImageStatistics  # of the whole image
+    haze: Haze
     intensity: Literal["log", "linear"]
     original_shape: tuple[int, int]  # height, width in px of the user's image
 
@@ -78,7 +80,8 @@ class PreparedImage:
         return rows, columns
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        return normalize_image(self.source[key], method=self.intensity, statistics=self.statistics)
+        clear = self.source[key] - self.haze[key]
+        return normalize_image(clear, method=self.intensity, statistics=self.statistics)
 
 
 def prepare_image(
@@ -104,7 +107,9 @@ def prepare_image(
         source = ScaledImage.of(source, (max(1, round(height * scale)), max(1, round(width * scale))))
         if np.prod(source.shape[1:]) <= _IN_MEMORY:
             source = source[...]
-    return PreparedImage(source, image_statistics(source), intensity, (height, width))
+    statistics = image_statistics(source)
+    haze = estimate_haze(source, statistics.background)
+    return PreparedImage(source, statistics, haze, intensity, (height, width))
 
 
 @dataclass(frozen=True)

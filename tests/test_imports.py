@@ -16,6 +16,7 @@ LAYERS = [
         "windows",
         "normalize",
         "validation",
+        "haze",
         "diameter",
         "metrics",
         "measurements",
