@@ -260,6 +260,31 @@ def test_merged_pixels_reach_the_objective_of_single_ones(instances, method):
     assert same_objects(*cuts) > 0.97
 
 
+@pytest.mark.parametrize("method", ["cpm", "rb"])
+def test_pixels_that_are_worth_less_together_than_apart_come_apart(few, method):
+    far = {"cutoff_distance": 300, "min_edge": 1e-9}  # where edges of merged pixels are exactly sums
+    merged, single = make_graph(few, merge_tolerance=MERGE_TOLERANCE, **far), make_graph(few, **far)
+    weights = all_weights(single)
+    expected = np.ones_like(weights)
+    if method == "rb":
+        expected = np.outer(weights.sum(0), weights.sum(0))
+    pieces, n_found = assemble(merged), []
+    for mean_weight in (0.3, 0.7, 0.9, 1.01):
+        threshold = mean_weight / expected[weights > 0].mean()
+        pixel, community = solve_graph(pieces, Objective(threshold, method == "rb"))
+        place = np.argsort(single.pixels)[np.searchsorted(np.sort(single.pixels), pixel)]
+        gain = weights - threshold * expected
+        for name in np.unique(community):
+            members = place[community == name]
+            q = gain[np.ix_(members, members)][np.triu_indices(len(members), 1)].sum()
+            assert q > -1e-3 * len(members)  # apart they are worth 0
+        n_found.append(len(np.unique(community)))
+    assert n_found == sorted(n_found)
+    assert len(n_found) == len(set(n_found))
+    if method == "cpm":
+        assert n_found[-1] == len(single)  # no pair weighs more than 1
+
+
 def test_merging_keeps_the_weight_of_the_graph(instances):
     merged, single = make_graph(instances, merge_tolerance=MERGE_TOLERANCE), make_graph(instances)
     # Not exactly, as the cut-off is measured between centres.

@@ -7,7 +7,9 @@ Both of the paper's objectives have one form, with node weights a and a threshol
 - CPM (constant Potts model): a = 1, θ = γ_abs.
 - RB (Reichardt-Bornholdt):   a = strength of the pixel, θ = γ / 2m, with the m of the *whole* graph.
 
-A vertex of several merged pixels has the sum of their weights a.
+A vertex of several merged pixels has the sum of their weights a.  The solver cannot part them, so a community with
+Q < 0 comes apart into its pixels afterwards, which is worth 0.  (At γ_abs above 1 all of them do, as no pair
+weighs more than 1.)
 
 The solver is igraph's, which reaches leidenalg's objective some ten times faster.
 """
@@ -71,8 +73,12 @@ def solve_graph(
     for piece in np.flatnonzero(np.isfinite(pieces.square[:, 0, 0])):
         here = slice(pieces.start[piece], pieces.start[piece + 1])
         kept[here] = _own(community[here], pieces.centre[here], pieces.size[here], pieces.square[piece])
+    apart = _quality(edges, pieces.inside * unit, pieces.size, weight, community, objective.threshold) < 0
+    name = np.where(
+        np.repeat(apart, pieces.size), pieces.pixels, np.repeat(_first_pixel(community, first), pieces.size)
+    )
     of_pixel = np.repeat(kept, pieces.size)
-    return pieces.pixels[of_pixel], np.repeat(_first_pixel(community, first), pieces.size)[of_pixel]
+    return pieces.pixels[of_pixel], name[of_pixel]
 
 
 def leiden_communities(edges: sparse.csr_array, node_weight: np.ndarray, threshold: float) -> np.ndarray:
@@ -131,6 +137,27 @@ def _solve_pieces(
             local = leiden_communities(part, node_weight[low:high], threshold)
             community[members] = members[np.unique(local, return_index=True)[1]][local]
     return community
+
+
+def _quality(
+    edges: sparse.csr_array,
+    inside: np.ndarray,
+    size: np.ndarray,
+    node_weight: np.ndarray,
+    community: np.ndarray,
+    threshold: float,
+) -> np.ndarray:
+    """(n,) part that the community of each vertex has in Q, over all pairs of its pixels."""
+    _, community = np.unique(community, return_inverse=True)
+    n = int(community.max(initial=-1)) + 1
+    first = np.repeat(community, np.diff(edges.indptr))
+    within = first == community[edges.indices]
+    gained = np.bincount(community, weights=inside, minlength=n)
+    gained += np.bincount(first[within], weights=edges.data[within], minlength=n)
+    # Σ_{p<p'} a a' = ((Σ a)² - Σ a²) / 2; the pixels of a vertex are alike, so each has the same share of its weight.
+    squares = np.bincount(community, weights=node_weight**2 / size, minlength=n)
+    pairs = (np.bincount(community, weights=node_weight, minlength=n) ** 2 - squares) / 2
+    return (gained - threshold * pairs)[community]
 
 
 def _first_pixel(community: np.ndarray, first: np.ndarray) -> np.ndarray:

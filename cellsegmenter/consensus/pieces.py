@@ -27,6 +27,7 @@ class Pieces(NamedTuple):
     )  # (k, 2, 2) float: its first row and column, and where the next begins; nan: the whole component
     size: np.ndarray  # (n,) int64 pixels of each vertex
     centre: np.ndarray  # (n, 2) float, px
+    inside: np.ndarray  # (n,) int64 sum of the edges between its pixels, in multiples of `edge_unit`
     strength: np.ndarray  # (n,) int64 sum of the strengths of its pixels, in multiples of `edge_unit`
     pixels: np.ndarray  # (Σ size,) int64 flat pixels, vertex by vertex, and within one ascending
     total: np.ndarray  # (1,) int64 sum of all strengths, without those in the halos of squares
@@ -58,6 +59,7 @@ def assemble(graph: PixelGraph) -> Pieces:
         square=np.concatenate(squares or [np.zeros((0, 2, 2))]),
         size=graph.vertices.size[rows],
         centre=graph.vertices.centre[rows],
+        inside=graph.vertices.inside[rows],
         strength=np.concatenate(strength or [np.zeros(0, np.int64)]),
         pixels=graph.pixels_of(rows),
         total=np.array([total]),

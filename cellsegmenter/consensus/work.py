@@ -111,7 +111,7 @@ class GraphWork:
             return Objective(absolute)
         # RB compares with γ s s' / 2m, where γ = γ_abs / mean weight and 2m = Σ s = n (n - 1) mean weights.
         n_pairs = self.n_pixels * (self.n_pixels - 1)
-        threshold = absolute / self.mean_weight**2 / n_pairs if self.mean_weight > 0 else np.inf
+        threshold = absolute / self.mean_weight**2 / n_pairs if self.mean_weight > 0 else 0.0  # no edges
         return Objective(threshold, use_strength=True)
 
     def pieces(self) -> list[Pieces]:
