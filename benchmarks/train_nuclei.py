@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv, images/, masks/")
     parser.add_argument("--output", type=Path, required=True, help="the model, NAME.safetensors")
     parser.add_argument("--model", type=Path, help="score this model instead of training one")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--network", default="small")
