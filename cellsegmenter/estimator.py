@@ -387,7 +387,9 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         settings = self._inference_settings(self._seed(), n_samples=n_samples, stride=size)
         if n_samples is None:
             settings = replace(settings, n_samples=None)
-        images = [prepare_image(view, intensity=self.intensity) for view in views]
+        images = [
+            prepare_image(view, diameter=self.working_diameter_, intensity=self.intensity) for view in views
+        ]
         return posterior_of_windows(self.model_, images, settings, self._ready_model())
 
     def inverse_transform(self, Z: Any) -> DecodedCodes:
@@ -510,7 +512,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             self._say(f"rescaled by {scale:.3g} to the model's diameter of {self.working_diameter_:.1f} px")
         return consensus_of(
             self.model_,
-            prepare_image(view, scale=scale, intensity=self.intensity),
+            prepare_image(view, scale=scale, diameter=self.working_diameter_, intensity=self.intensity),
             scale,
             settings,
             working_diameter=self.working_diameter_,

@@ -95,7 +95,7 @@ def _images_to_learn(
         segmenter._say(f'masks are {"blobs" if shape == "blob" else "free"} (shape="{shape}")')
     scales = [working_scale(view, bounds.diameter, segmenter.diameter) for view in views]
     images = [
-        prepare_image(view, scale=scale, intensity=segmenter.intensity)
+        prepare_image(view, scale=scale, diameter=bounds.diameter, intensity=segmenter.intensity)
         for view, scale in zip(views, scales, strict=True)
     ]
     return images, shape, interpretation

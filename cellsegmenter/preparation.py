@@ -80,17 +80,22 @@ class PreparedImage:
         return rows, columns
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        clear = self.source[key] - self.haze[key]
-        return normalize_image(clear, method=self.intensity, statistics=self.statistics)
+        channels, rows, columns = full_key(key, self.ndim)
+        clear = self.source[channels, rows, columns] - self.haze[channels, rows, columns]
+        of_channels = ImageStatistics(*(values[channels] for values in self.statistics))
+        return normalize_image(clear, method=self.intensity, statistics=of_channels)
 
 
 def prepare_image(
     image: Any,
     *,
     scale: float = 1.0,
+    diameter: float = 16.0,
     intensity: Literal["log", "linear"] = "log",
 ) -> PreparedImage:
-    """Normalise and rescale lazily; small images are rescaled at once.
+    """Take off haze, normalise and rescale lazily; small images are rescaled at once.
+
+    The image is read once for its haze, in bands; for its statistics no more than 4 million pixels are.
 
     Parameters
     ----------
@@ -98,6 +103,8 @@ def prepare_image(
         As `cellsegmenter.validation.check_images` gives it; stays lazy.
     scale : float
         Working size over the image's own: 0.5 halves both sides.
+    diameter : float
+        px of an object at working scale; see `cellsegmenter.haze`.
     intensity : {"log", "linear"}
         See `cellsegmenter.normalize`.
     """
@@ -108,7 +115,7 @@ def prepare_image(
         if np.prod(source.shape[1:]) <= _IN_MEMORY:
             source = source[...]
     statistics = image_statistics(source)
-    haze = estimate_haze(source, statistics.background)
+    haze = estimate_haze(source, statistics.background, diameter)
     return PreparedImage(source, statistics, haze, intensity, (height, width))
 
 

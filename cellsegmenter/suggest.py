@@ -148,7 +148,10 @@ def suggest_bounds(X: Any, *, channel_axis: int | None = None, window_size: int 
         density=density, area=area, object_size=size, window_size=window, max_objects=None
     )
     crowded = int(np.percentile(n_objects, 99))
-    prepared = [prepare_image(view, scale=scale) for view, scale in zip(views, scales, strict=True)]
+    prepared = [
+        prepare_image(view, scale=scale, diameter=bounds.diameter)
+        for view, scale in zip(views, scales, strict=True)
+    ]
     return SuggestedBounds(
         density=density,
         area=area,

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from cellsegmenter.model.config import ModelConfig
-from cellsegmenter.model.rendering import render
+from cellsegmenter.model.rendering import PresentObjects, render
 from cellsegmenter.model.spatial_transformer import paste
 from cellsegmenter.types import CERTAIN, Boxes, Gaussian, Instances, WindowPosterior
 from cellsegmenter.windows import make_windows
@@ -469,3 +469,61 @@ def duplicate_scene() -> tuple[WindowPosterior, Tensor]:
         background=torch.zeros(1, 1, 32, 32),
     )
     return posterior, image
+
+
+# ---------------------------------------------------------------------------------------------------
+# Haze, and where objects end
+# ---------------------------------------------------------------------------------------------------
+
+
+def haze_by_pixels(image: np.ndarray, background: np.ndarray, block: int) -> np.ndarray:
+    """(C, H, W): percentiles of blocks, each with the weight of a tent around its centre."""
+    sides = image.shape[-2:]
+    counts = [max(1, round(side / block)) for side in sides]
+    edges = [[int(i * side / n) for i in range(n + 1)] for side, n in zip(sides, counts, strict=True)]
+    haze = np.zeros(image.shape)
+    for c, row, column in np.ndindex(*image.shape):
+        total = weights = 0.0
+        for i, j in np.ndindex(*counts):
+            pixels = image[c, edges[0][i] : edges[0][i + 1], edges[1][j] : edges[1][j + 1]]
+            level = max(np.percentile(pixels, 10) - background[c], 0)
+            weight = 1.0
+            for pixel, number, n, side in zip((row, column), (i, j), counts, sides, strict=True):
+                place = min(max((pixel + 0.5) * n / side - 0.5, 0), n - 1)
+                weight *= max(0.0, 1 - abs(place - number))
+            total, weights = total + weight * level, weights + weight
+        haze[c, row, column] = total / weights
+    return haze
+
+
+def half_maximum_by_pixels(
+    drawn: PresentObjects, window: Tensor, image: Tensor, background: Tensor
+) -> list[set[tuple[int, int]]]:
+    """For each object, the (row, column) of the pixels in its window that are at least half as bright as it is."""
+    n_channels, height, width = image.shape[1:]
+    found = []
+    for k, b in enumerate(window.tolist()):
+        brightness, prob = {}, {}
+        for i, row in enumerate(drawn.row[k].tolist()):
+            for j, column in enumerate(drawn.column[k].tolist()):
+                if not (0 <= row < height and 0 <= column < width):
+                    continue
+                around = [
+                    (min(max(row + down, 0), height - 1), min(max(column + right, 0), width - 1))
+                    for down in (-1, 0, 1)
+                    for right in (-1, 0, 1)
+                ]
+                brightness[row, column] = max(
+                    sum(float(image[b, c, r, s]) for r, s in around) / 9
+                    - float(background[b, c, row, column])
+                    for c in range(n_channels)
+                )
+                prob[row, column] = float(drawn.mixing_prob[k, i, j])
+        bright = set(brightness)
+        for _ in range(2):
+            own = [place for place in bright if prob[place] > 0.5]
+            total = sum(prob[place] for place in own)
+            level = sum(prob[place] * brightness[place] for place in own) / total
+            bright = {place for place in brightness if brightness[place] / level >= 0.5}
+        found.append(bright)
+    return found

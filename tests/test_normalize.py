@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
 from cellsegmenter.datasets import load_nuclei, make_nuclei
-from cellsegmenter.normalize import image_statistics, normalize_image
+from cellsegmenter.normalize import image_statistics, linear_intensity, normalize_image
 
 METHODS = ["log", "linear"]
 
@@ -56,6 +57,15 @@ def test_log_lifts_dim_objects_and_keeps_the_order():
     assert (np.diff(log.ravel()[order]) >= -1e-6).all()
     dim = (linear > 0.1) & (linear < 0.9)
     assert (log[dim] > linear[dim]).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_normalised_intensities_come_back_linear(method):
+    image = np.random.default_rng(0).gamma(2, 30, (2, 40, 50))
+    normal = torch.from_numpy(normalize_image(image, method=method))
+    np.testing.assert_allclose(
+        linear_intensity(normal, method), normalize_image(image, method="linear"), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_a_hot_pixel_or_a_single_small_object_changes_little():

@@ -36,7 +36,7 @@ def consensus(segmenter, image, scale=1.0, **options):
     defaults = {"resolution": AbsoluteResolution(0.3), "min_size": 20, "n_jobs": 1, "tile_size": 4096}
     return consensus_of(
         segmenter.model_,
-        prepare_image(segmenter._one_image(image)[0], scale=scale),
+        prepare_image(segmenter._one_image(image)[0], scale=scale, diameter=segmenter.working_diameter_),
         scale,
         settings,
         working_diameter=segmenter.working_diameter_,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, pad
 
 from cellsegmenter.model.rendering import PresentObjects
 
@@ -19,6 +20,7 @@ def above_half_maximum(drawn: PresentObjects, window: Tensor, image: Tensor, bac
     Masks are learned on a logarithmic scale, on which the middle of a blurred edge is at a quarter of the height: they
     include the halo.  Brightness here is linear, above the model's background, and smoothed over 3 × 3
     pixels against noise; the object's own is the mean, by mixing probability, over what is its own (above one half).
+    Objects darker than the background are cut in the same way, and those that own no pixel are left as they are.
 
     Parameters
     ----------
@@ -27,12 +29,10 @@ def above_half_maximum(drawn: PresentObjects, window: Tensor, image: Tensor, bac
     window : Tensor (n,)
         Of each object, an index into the batch.
     image, background : Tensor (B, C, H, W)
-        Linear intensities; of several channels the brightest counts.
+        Linear intensities; of several channels that which is highest above its background counts.
     """
-    smooth = torch.nn.functional.avg_pool2d(
-        torch.nn.functional.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1
-    )
-    height = (smooth.amax(1) - background.amax(1))[
+    smooth = avg_pool2d(pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    height = (smooth - background).amax(1)[
         window[:, None, None],
         drawn.row.clamp(0, image.shape[-2] - 1).unsqueeze(2),
         drawn.column.clamp(0, image.shape[-1] - 1).unsqueeze(1),
@@ -42,5 +42,7 @@ def above_half_maximum(drawn: PresentObjects, window: Tensor, image: Tensor, bac
     for _ in range(_ROUNDS):
         weight = own * bright
         total = weight.sum((1, 2)).clamp_min(torch.finfo(own.dtype).tiny)
-        bright = height > ((weight * height).sum((1, 2)) / total / 2)[:, None, None]
+        level = ((weight * height).sum((1, 2)) / total)[:, None, None]
+        # height / level >= 1/2, without the division: a level may be 0, or negative.
+        bright = height * level >= level.square() / 2
     return bright
