@@ -2,7 +2,8 @@
 
 Otsu's threshold finds the foreground.  Its distance transform gives a first idea of the size: the radius at
 its maxima, weighted by area, so that crumbs do not count.  A watershed with seeds about that far apart then
-separates touching objects, and the mean diameter of the pieces is the answer.
+separates touching objects, and the mean diameter of the pieces is the answer.  A haze behind the objects counts as one
+of them at first; it is taken off, by the diameter found so far, until the answer stays.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
+from .haze import estimate_haze
 from .normalize import image_statistics, normalize_image
 
 __all__ = ["MIN_AREA", "MIN_THRESHOLD", "estimate_diameter", "spread_tiles", "typical_radius"]
@@ -25,6 +27,8 @@ MIN_THRESHOLD = (
     0.04  # on the normalised scale: below it what Otsu separates is noise (one of its σ is 0.0375)
 )
 SEED_DISTANCE = 0.6  # least distance of seeds, relative to the first estimate of the radius
+HAZE_ROUNDS = 3
+SETTLED = 0.1  # relative change of the diameter
 TILE = 512  # px, side of the tiles a large image is judged by
 TILES_PER_AXIS = 4
 
@@ -33,8 +37,8 @@ def estimate_diameter(image: Any) -> float:
     """Mean diameter of the objects in a fluorescence image, in pixels.
 
     On 285 images of fluorescence nuclei (`load_dsb2018`, "train"; mean diameters from 9 to 95 px) the median
-    relative error against the annotation is 5 %, and 9 of 10 images are within 20 %.  It fails on objects
-    inside a bright haze, such as the surface nuclei of an embryo, which it takes for one big object.
+    relative error against the annotation is 5 %, and 9 of 10 images are within 20 %.  In two of its four images of
+    embryos, whose nuclei lie in a bright haze, it takes the embryo for one big object.
 
     Parameters
     ----------
@@ -49,7 +53,27 @@ def estimate_diameter(image: Any) -> float:
     """
     statistics = image_statistics(image)
     tiles = [normalize_image(tile, method="linear", statistics=statistics) for tile in spread_tiles(image)]
-    smooth = [ndimage.gaussian_filter(tile.max(axis=0) if tile.ndim == 3 else tile, 1) for tile in tiles]
+    tiles = [tile.max(axis=0) if tile.ndim == 3 else tile for tile in tiles]
+    diameter = _mean_diameter(tiles)
+    for _ in range(HAZE_ROUNDS):
+        if np.isnan(diameter):
+            break
+        hazy, diameter = diameter, _mean_diameter([tile - _haze(tile, diameter) for tile in tiles])
+        if np.isnan(diameter):
+            return hazy
+        if abs(diameter / hazy - 1) < SETTLED:
+            break
+    return diameter
+
+
+def _haze(tile: np.ndarray, diameter: float) -> np.ndarray:
+    """(H, W) of a normalised tile, whose background is 0."""
+    return estimate_haze(tile[None], np.zeros(1), diameter)[...][0]
+
+
+def _mean_diameter(tiles: list[np.ndarray]) -> float:
+    """px, of the pieces in normalised tiles (H, W); nan if nothing stands out."""
+    smooth = [ndimage.gaussian_filter(tile, 1) for tile in tiles]
     threshold = threshold_otsu(np.concatenate([tile.ravel() for tile in smooth]))
     if threshold < MIN_THRESHOLD:
         return float("nan")

@@ -23,6 +23,14 @@ def test_real_nuclei_in_any_units_and_beside_an_empty_channel():
     assert estimate_diameter(np.stack([np.zeros_like(image), image])) == pytest.approx(estimate, rel=0.02)
 
 
+def test_nuclei_in_a_haze_are_measured_and_not_the_haze():
+    made = make_nuclei(1, size=512, count=(120, 120), diameter=14, brightness=(0.8, 1), random_state=0)
+    y, x = np.mgrid[:512, :512] - 256
+    haze = 0.5 * np.exp(-((np.hypot(y, x) / 160) ** 4))  # an embryo, half as bright as they are
+    truth = np.mean(2 * np.sqrt(np.bincount(made.labels[0].ravel())[1:] / np.pi))
+    assert estimate_diameter(made.images[0] + haze) == pytest.approx(truth, rel=0.1)  # 27 % off with the haze
+
+
 def test_large_images_are_judged_by_tiles():
     image = load_nuclei()[0]
     large = np.tile(image, (9, 9))
