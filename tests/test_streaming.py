@@ -73,13 +73,13 @@ def test_a_folder_and_tiles_of_any_size_give_the_labels_of_memory(trained, image
 
 @pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_dense_tissue_in_squares_is_the_same_in_any_tiles(trained, tmp_path, monkeypatch, n_jobs):
-    monkeypatch.setattr("cellsegmenter.consensus.work._LARGEST_COMPONENT", 400)
+    monkeypatch.setattr("cellsegmenter.consensus.work._LARGEST_COMPONENT", 300)
     dense = make_nuclei(
         1, size=260, count=(150, 150), diameter=13, brightness=(0.6, 1), touching=0.4, random_state=2
     ).images[0]
     undivided = consensus(trained, dense)
     components = undivided.graph._work_of(_Cut("cpm", 20, 0.5, 0)).components
-    assert (components.size > 400).sum() >= 10
+    assert (components.size > 300).sum() >= 10
     expected = undivided.cut()
     assert len(expected) > 60
     for tile_size in (48, 100):
@@ -103,7 +103,12 @@ def test_a_region_shows_what_the_whole_image_does(trained, image, scale):
     whole = consensus(trained, image, scale)
     alone = consensus(trained, image, scale, region=region, tile_size=48)
     assert len(alone.graph.tiling) >= 4
-    np.testing.assert_array_equal(alone.graph.foreground(), _within_frame(whole, image, region, scale))
+    # Batches at the border lack the windows beyond it, which may change the last bit of a sample, and by it a pixel's
+    # mass by one 255th or, at half an object's height, by a visit.
+    foreground = alone.graph.foreground()
+    difference = np.abs(foreground - _within_frame(whole, image, region, scale))
+    assert (difference > 0).sum() < 1e-4 * foreground.size
+    assert difference.max() <= 1 / whole.graph.rule.n_visits
     large, small = whole.cut(), alone.cut()
     assert small.labels.shape == region.shape
     inner = (slice(20, -20), slice(20, -20))
