@@ -21,11 +21,11 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from multi_mnist import BOUNDS
+from multi_mnist import BOUNDS, digit_images
 from sklearn.metrics import adjusted_rand_score
 
 from cellsegmenter import CellSegmenter, learning
-from cellsegmenter.datasets import ImageCollection, load_mnist, make_multi_mnist
+from cellsegmenter.datasets import DigitImages
 from cellsegmenter.metrics import counting_accuracy, mean_average_precision, mean_matched_iou
 from cellsegmenter.model import structured_vae
 from cellsegmenter.model.dpp import DeterminantalPointProcess
@@ -88,7 +88,7 @@ def _foreground_ari(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.mean([adjusted_rand_score(t[t > 0], p[t > 0]) for t, p in pairs]))
 
 
-def _score(segmenter: CellSegmenter, test: ImageCollection) -> dict[str, float]:
+def _score(segmenter: CellSegmenter, test: DigitImages) -> dict[str, float]:
     posterior = [
         segmenter.sample_posterior(test.images[i : i + 50], n_samples=None) for i in range(0, 500, 50)
     ]
@@ -105,9 +105,7 @@ def _score(segmenter: CellSegmenter, test: ImageCollection) -> dict[str, float]:
     }
 
 
-def run(
-    name: str, train: ImageCollection, test: ImageCollection, options: argparse.Namespace
-) -> dict[str, Any]:
+def run(name: str, train: DigitImages, test: DigitImages, options: argparse.Namespace) -> dict[str, Any]:
     """One row of the table."""
     patches, parameters = PARTS[name]
     with _without(patches):
@@ -154,12 +152,7 @@ def main() -> None:
         return
     if options.data is None:
         parser.error("--data is needed to run")
-    train, test = (
-        make_multi_mnist(
-            n, digits=load_mnist(options.data, split=part), background=options.background, random_state=seed
-        )
-        for n, part, seed in ((5000, "train", 1), (500, "test", 2))
-    )
+    train, test = digit_images(options.data, options.background)
     done = {(row["part"], row["seed"], row["steps"]) for row in rows}
     for name in options.only:
         if (name, options.seed, options.steps) in done:

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from latent_codes import matched_codes
 from matplotlib.figure import Figure
+from multi_mnist import digit_images
 from skimage.segmentation import mark_boundaries
 from sklearn.decomposition import PCA
 
 from cellsegmenter import AbsoluteResolution, CellSegmenter
-from cellsegmenter.datasets import DigitImages, load_mnist, load_nuclei, make_multi_mnist
+from cellsegmenter.datasets import DigitImages, load_nuclei
 from cellsegmenter.model.dpp import DeterminantalPointProcess
 from cellsegmenter.report import plot_posterior, plot_prior
 
@@ -75,8 +76,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="of benchmarks/multi_mnist.py --save")
     parser.add_argument("--background", choices=("black", "grid"), default="grid")
     options = parser.parse_args()
-    digits = load_mnist(options.data, split="test")
-    test = make_multi_mnist(500, digits=digits, background=options.background, random_state=2)
+    _, test = digit_images(options.data, options.background)
     segmenter = CellSegmenter.load(options.model).set_params(random_state=0)
     for name, figure in {
         "dpp": dpp_figure(),

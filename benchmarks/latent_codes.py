@@ -16,6 +16,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from multi_mnist import digit_images
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
@@ -23,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cellsegmenter import CellSegmenter
-from cellsegmenter.datasets import DigitImages, load_mnist, make_multi_mnist
+from cellsegmenter.datasets import DigitImages
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -56,8 +57,7 @@ def main() -> None:
     parser.add_argument("--background", choices=("black", "grid"), default="grid")
     options = parser.parse_args()
 
-    digits = load_mnist(options.data, split="test")
-    test = make_multi_mnist(500, digits=digits, background=options.background, random_state=2)
+    _, test = digit_images(options.data, options.background)
     codes, classes, images = matched_codes(CellSegmenter.load(options.model), test)
     clusters = KMeans(10, n_init=10, random_state=0).fit_predict(codes)
     fitted = images % 2 == 0

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from cellsegmenter import CellSegmenter
-from cellsegmenter.datasets import load_mnist, make_multi_mnist
+from cellsegmenter.datasets import DigitImages, load_mnist, make_multi_mnist
 from cellsegmenter.metrics import counting_accuracy, mean_average_precision
 
 RESULTS = Path(__file__).parent / "results"
@@ -43,14 +43,18 @@ def evaluate(segmenter: CellSegmenter, test: object) -> dict[str, float]:
     }
 
 
-def run(options: argparse.Namespace) -> dict[str, object]:
-    """One training and its scores."""
+def digit_images(folder: Path, background: str) -> tuple[DigitImages, DigitImages]:
+    """5000 images to train on and 500 of held-out digits."""
     train, test = (
-        make_multi_mnist(
-            n, digits=load_mnist(options.data, split=part), background=options.background, random_state=seed
-        )
+        make_multi_mnist(n, digits=load_mnist(folder, split=part), background=background, random_state=seed)
         for n, part, seed in ((5000, "train", 1), (500, "test", 2))
     )
+    return train, test
+
+
+def run(options: argparse.Namespace) -> dict[str, object]:
+    """One training and its scores."""
+    train, test = digit_images(options.data, options.background)
     segmenter = CellSegmenter(
         **BOUNDS | {"density": tuple(options.density)},
         n_steps=options.steps,

@@ -4,8 +4,8 @@
 
 Of the 325 images 40 are held out (`load_dsb2018`, "test") and never trained on; the finished model is scored on
 them, and the scores go on its card.  Training reads no annotation.  By AP on training images were chosen: the
-recipe for blobs in `cellsegmenter.learning` (on 21, every 14th); the cut at half the height, the haze, and the resolution
-RESOLUTION below, among 0.1, 0.2, 0.25, 0.3 and 0.4 (on 57, every 5th from the 3rd).
+recipe for blobs in `cellsegmenter.learning` (on 21, every 14th); the cut at half the height, the haze, and the
+resolution RESOLUTION below, among 0.1, 0.2, 0.25, 0.3 and 0.4 (on 57, every 5th from the 3rd).
 With --model an existing model is scored and given its card again.
 """
 

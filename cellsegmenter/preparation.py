@@ -90,7 +90,7 @@ def prepare_image(
     image: Any,
     *,
     scale: float = 1.0,
-    diameter: float = 16.0,
+    diameter: float,
     intensity: Literal["log", "linear"] = "log",
 ) -> PreparedImage:
     """Take off haze, normalise and rescale lazily; small images are rescaled at once.

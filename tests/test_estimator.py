@@ -162,7 +162,7 @@ def test_random_state_may_be_a_generator_or_none(scenes, segmenter):
 def instances_of(segmenter, image, **changes):
     settings = segmenter._inference_settings(0)
     settings = type(settings)(**vars(settings) | changes)
-    prepared = prepare_image(segmenter._one_image(image)[0])
+    prepared = prepare_image(segmenter._one_image(image)[0], diameter=segmenter.working_diameter_)
     grid = make_windows(prepared.shape[-2:], segmenter.model_.config.window_size, settings.stride)
     frame = Region(0, 0, *grid.image_shape)
     found = inference_module._infer(

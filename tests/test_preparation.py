@@ -27,9 +27,9 @@ def test_a_scaled_image_is_what_scikit_image_gives(old, factor, seed):
 @pytest.mark.parametrize("scale", [0.37, 1.6])
 def test_slices_of_a_large_scaled_image_equal_those_of_the_whole_to_the_last_bit(scale, monkeypatch):
     image = np.random.default_rng(0).random((1, 210, 190)).astype(np.float32)
-    whole = prepare_image(image, scale=scale)
+    whole = prepare_image(image, scale=scale, diameter=16)
     monkeypatch.setattr(preparation, "_IN_MEMORY", 0)
-    lazy = prepare_image(image, scale=scale)
+    lazy = prepare_image(image, scale=scale, diameter=16)
     assert isinstance(lazy.source, ScaledImage)
     np.testing.assert_array_equal(lazy.statistics.scale, whole.statistics.scale)
     pixels = whole[...]

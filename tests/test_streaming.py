@@ -120,7 +120,7 @@ def test_a_region_shows_what_the_whole_image_does(trained, image, scale):
 
 def _within_frame(whole, image, region, scale):
     """The foreground of the whole image at working scale in the region."""
-    frame = prepare_image(image[None], scale=scale).working_region(region)
+    frame = prepare_image(image[None], scale=scale, diameter=16).working_region(region)
     return whole.graph.foreground()[frame.slices]
 
 
@@ -226,7 +226,11 @@ def test_killed_at_any_moment_it_goes_on_and_gives_the_same(trained, image, whol
 
 def test_present_objects_are_what_rendering_gives(trained, image):
     settings = trained._inference_settings(0)
-    windows = torch.from_numpy(prepare_image(image[None])[:, :96, :96]).unfold(1, 48, 48).unfold(2, 48, 48)
+    windows = (
+        torch.from_numpy(prepare_image(image[None], diameter=16)[:, :96, :96])
+        .unfold(1, 48, 48)
+        .unfold(2, 48, 48)
+    )
     windows = windows.reshape(1, 4, 48, 48).transpose(0, 1).contiguous()
     with torch.inference_mode():
         posterior = trained.model_.infer(

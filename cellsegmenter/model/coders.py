@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -90,20 +91,20 @@ class ObjectDecoder(nn.Module):
         super().__init__()
         self.blob = BlobMask(latent, raster) if shape == "blob" else None
         self.surface = Surface(latent, raster, out_channels) if appearance == "smooth" else None
-        n_rasters = (self.blob is None) + out_channels * (self.surface is None)
-        self.rasters = FreeRasters(latent, raster, channels, n_rasters) if n_rasters else None
+        # Rasters of the mask and of the appearance, where they are free.
+        self.widths = [1] * (self.blob is None) + [out_channels] * (self.surface is None)
+        self.rasters = FreeRasters(latent, raster, channels, sum(self.widths)) if self.widths else None
         template = 4 * (0.8 - torch.hypot(*_box_coordinates(raster))).clamp(-1, 1)
         if self.blob is None:
             self.template = nn.Parameter(template)
         self.register_buffer("disc", torch.sigmoid(template), persistent=False)
 
     def forward(self, z_what: Tensor) -> DecodedObjects:
-        rasters = z_what.new_empty(0) if self.rasters is None else self.rasters(z_what)
-        logit = rasters[:, :1] + self.template if self.blob is None else self.blob(z_what)
-        if self.surface is not None:
-            appearance = self.surface(z_what)
-        else:
-            appearance = rasters if self.blob is not None else rasters[:, 1:]
+        rasters: Sequence[Tensor] = ()
+        if self.rasters is not None:
+            rasters = self.rasters(z_what).split(self.widths, dim=1)
+        logit = rasters[0] + self.template if self.blob is None else self.blob(z_what)
+        appearance = rasters[-1] if self.surface is None else self.surface(z_what)
         return DecodedObjects(torch.sigmoid(logit), appearance)
 
 

@@ -87,12 +87,17 @@ class Run:
         )
         self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.step = 0
-        self.warmup_start = 0 if settings.from_scratch else -settings.n_steps  # a warm-up long over
+        self.warmup_start = 0  # in the model's age
         self.length = RunLength(settings.n_steps)
         self.random = np.random.default_rng(settings.seed)
         self.noise = torch.Generator().manual_seed(int(self.random.integers(2**62)))
         self.watch = CollapseWatch(settings.density, settings.max_objects)
         self.history: list[dict[str, float]] = []
+
+    @property
+    def age(self) -> int:
+        """Steps behind the model; one that was trained before counts as through a whole run."""
+        return self.step if self.settings.from_scratch else self.step + self.settings.n_steps
 
     def identity(self) -> dict[str, Any]:
         """What has to be the same for another run to go on from this one: sizes, bounds and settings.
@@ -254,13 +259,12 @@ def training_step(run: Run, image: Tensor) -> Terms:
     rate = learning_rate(run.step, run.length, settings.learning_rate)
     run.optimizer.param_groups[0]["lr"] = rate
     exploration = Exploration(
-        warmup=warmup_weight(run.step - run.warmup_start, settings.n_steps),
-        mask_hold=mask_hold(run.step - run.warmup_start, settings.n_steps),
+        warmup=warmup_weight(run.age - run.warmup_start, settings.n_steps),
+        mask_hold=mask_hold(run.age - run.warmup_start, settings.n_steps),
         # Exploration ends with the learning rate: at the end training sees what prediction will see.
         rank_score=settings.rank_score * min(1.0, rate / settings.learning_rate),
         straight_through=objective.settings.presence_update == "straight_through",
     )
-    evidence = evidence_share(run.step, settings.n_steps) if settings.from_scratch else 1.0
     inference = model.infer(
         image,
         noise,
@@ -268,7 +272,7 @@ def training_step(run: Run, image: Tensor) -> Terms:
         overlap_threshold=objective.settings.overlap_threshold,
         exploration=exploration,
     )
-    terms = objective(model, image, inference, evidence)
+    terms = objective(model, image, inference, evidence_share(run.age, settings.n_steps))
     run.optimizer.zero_grad(set_to_none=True)
     terms.loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_NORM)
@@ -309,7 +313,7 @@ def _history_row(run: Run, terms: Terms, seconds: float) -> dict[str, float]:
         "proposed_objects": terms.proposed.item(),
         "area": terms.area.item(),
         "learning_rate": run.optimizer.param_groups[0]["lr"],
-        "warmup": warmup_weight(run.step - run.warmup_start, run.settings.n_steps),
+        "warmup": warmup_weight(run.age - run.warmup_start, run.settings.n_steps),
         "dpp_rho": run.model.presence_prior.log_rho.exp().item(),
         "dpp_length": run.model.presence_prior.log_length.exp().item(),
     }
@@ -339,5 +343,5 @@ def _recover(run: Run, collapse: Collapse) -> None:
         stacklevel=2,
     )
     run.model.proposal_head.reset_presence()
-    run.warmup_start = run.step
+    run.warmup_start = run.age
     run.average = {name: value.detach().clone() for name, value in run.model.state_dict().items()}
