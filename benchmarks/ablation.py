@@ -24,7 +24,7 @@ import torch
 from multi_mnist import BOUNDS, digit_images
 from sklearn.metrics import adjusted_rand_score
 
-from cellsegmenter import CellSegmenter, learning
+from cellsegmenter import CellSegmenter
 from cellsegmenter.datasets import DigitImages
 from cellsegmenter.metrics import counting_accuracy, mean_average_precision, mean_matched_iou
 from cellsegmenter.model import structured_vae
@@ -50,7 +50,6 @@ class _IndependentCells(DeterminantalPointProcess):
         return torch.full_like(presence, self.log_odds)
 
 
-_NO_SUPPRESSION = learning._FORMS["free"]._replace(overlap_threshold=1.0)
 # What is patched, and what the estimator is told, for each row.
 PARTS: dict[str, tuple[list[Patch], dict[str, Any]]] = {
     "the whole recipe": ([], {}),
@@ -58,7 +57,7 @@ PARTS: dict[str, tuple[list[Patch], dict[str, Any]]] = {
         [(structured_vae, "DeterminantalPointProcess", _IndependentCells)],
         {},
     ),
-    "no suppression in training (alpha = 1)": ([(learning, "_FORMS", {"free": _NO_SUPPRESSION})], {}),
+    "no suppression (alpha = 1)": ([], {"overlap_threshold": 1.0}),
     "no SAPR": ([], {"sapr": False}),
     "no warm-up by the residual": ([(loop, "warmup_weight", lambda step, n_steps: 0.0)], {}),
     "masks not held open": ([(loop, "mask_hold", lambda step, n_steps: 0.0)], {}),

@@ -34,12 +34,13 @@ from cellsegmenter.parameters import (
     bounds_of,
     check_for_prediction,
     check_for_training,
+    overlap_threshold_of,
     sampling_of,
     seed_of,
     warn_of_conflicts,
 )
 from cellsegmenter.preparation import Region, check_region, prepare_image
-from cellsegmenter.segmenting import OVERLAP_THRESHOLD, PREDICTION_SLOTS, consensus_of, working_scale
+from cellsegmenter.segmenting import PREDICTION_SLOTS, consensus_of, working_scale
 from cellsegmenter.serialization import load_segmenter, save_segmenter
 from cellsegmenter.tables import (
     feature_names,
@@ -91,6 +92,9 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         Scale of the reconstruction error (sigma), normalised intensity; estimated from the images by default.
     overlap_penalty : float, default=0.0
         Weight of the pairwise overlap of mixing weights (Suppl. S6).
+    overlap_threshold : float or "auto", default="auto"
+        The largest overlap of two objects' boxes, as a fraction of the smaller box (alpha, Suppl. S5); of two boxes
+        that overlap more, one is suppressed.  "auto" is 0.4 for free masks and 0.55 for blobs.
     sapr : bool, default=True
         False switches the constraints off; for experiments.
     presence_update : {"mean_field", "straight_through"}, default="mean_field"
@@ -474,7 +478,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             stride=step,
             n_samples=samples,
             max_objects=min(PREDICTION_SLOTS * bounds_of(self).max_objects, int(np.prod(config.grid_shape))),
-            overlap_threshold=OVERLAP_THRESHOLD,
+            overlap_threshold=overlap_threshold_of(self, config.shape),
             intensity=self.intensity,
             seed=seed,
             progress=self.verbose,

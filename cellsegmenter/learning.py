@@ -13,7 +13,7 @@ import torch
 
 from cellsegmenter.model.config import ModelConfig
 from cellsegmenter.model.structured_vae import StructuredVAE
-from cellsegmenter.parameters import Bounds, Parameters
+from cellsegmenter.parameters import Bounds, Parameters, overlap_threshold_of
 from cellsegmenter.training.constraints import PosteriorConstraints
 from cellsegmenter.training.loop import Run, TrainingSettings, train
 from cellsegmenter.training.noise_scale import estimate_noise_scale
@@ -38,21 +38,10 @@ _TRAINING = {"small": (3000, 16, 5e-3), "reference": (10000, 128, 2e-3)}
 _REFINING_RATE = 0.2
 
 
-class _FormOfRecipe(NamedTuple):
-    """What the recipe has to know of the form of masks."""
-
-    overlap_threshold: float  # alpha, the largest intersection over minimum of two boxes (Suppl. S5)
-    typical_evidence: float  # what a typical object is worth against its absence, nats
-
-
-# The paper has alpha = 0.3 in training and 0.5 in prediction.  Boxes are loose while they are learnt, and 0.3 then
-# blocks close neighbours (seen, not ablated); 0.5 in prediction lets a posterior sample draw an object twice (one
-# sample's count is right in 13 % of the images, with 0.3 in 46 %, at 600 steps on black).
-# A free mask can be a half of an object, and then halves have to be kept apart: on digits with grid, 1000 steps,
-# 0.55 counts 74 % and 0.4 94 %.  A blob can not, and the boxes of slanted neighbours overlap: pooled AP@0.5 of
-# nuclei, 1200 steps, 21 training images: .73 with 0.4, .75 with 0.55, .71 with 0.7.  For the same reason small objects
-# can be cheaper: .72 with 40 nats, .73 with 80.
-_FORMS = {"free": _FormOfRecipe(0.4, 40.0), "blob": _FormOfRecipe(0.55, 80.0)}
+# What a typical object is worth against its absence, nats, by the form of masks.  A blob can not be a half of an
+# object, so small objects can be cheaper: pooled AP@0.5 of nuclei, 1200 steps, 21 training images: .72 with 40, .73
+# with 80.  Digits with grid, 1000 steps: 93.6 % counted with 40, 90.9 % with 80.
+_TYPICAL_EVIDENCE = {"free": 40.0, "blob": 80.0}
 
 
 class Learned(NamedTuple):
@@ -141,7 +130,8 @@ def training_objective(
     )
     settings = ObjectiveSettings(
         noise_scale=float(noise_scale),
-        **_FORMS[shape]._asdict(),
+        overlap_threshold=overlap_threshold_of(parameters, shape),
+        typical_evidence=_TYPICAL_EVIDENCE[shape],
         overlap_weight=float(parameters.overlap_penalty),
         presence_update=parameters.presence_update,
     )

@@ -20,13 +20,11 @@ from cellsegmenter.store import FolderStore, MemoryStore, Store
 from cellsegmenter.validation import check_choice, check_number
 from cellsegmenter.windows import TILE_SIZE, Region, Tiling, make_tiling
 
-__all__ = ["OVERLAP_THRESHOLD", "PREDICTION_SLOTS", "consensus_of", "working_scale"]
+__all__ = ["PREDICTION_SLOTS", "consensus_of", "working_scale"]
 
 # Slots of a window, over those in training.  Some windows of real images are far denser than the mean;
 # suppression, not a lack of slots, should limit them.
 PREDICTION_SLOTS = 2
-# alpha in prediction; see `cellsegmenter.learning` for the one in training.
-OVERLAP_THRESHOLD = 0.3
 # d_c in working diameters: measured on simulated posteriors, below 0.7 large objects are split.
 _CUTOFF_DIAMETERS = 1.0
 # The smallest object, as a fraction of the smallest box's area.

@@ -23,6 +23,7 @@ class Training(NamedTuple):
     window_size: int | None
     max_objects: int | None
     shape: str | None
+    overlap_threshold: float | None
     n_steps: int | None
     batch_size: int | None
     diameter: float | str | None
@@ -51,6 +52,12 @@ training = options.as_one(
         "--shape",
         type=click.Choice(["auto", "blob", "free"]),
         help="Whether a mask is one smooth blob or of any form; auto looks at the objects.  [default: auto]",
+    ),
+    click.option(
+        "--overlap-threshold",
+        type=click.FloatRange(0, 1),
+        metavar="ALPHA",
+        help="The largest overlap of two objects' boxes, over the smaller.  [default: 0.4, of blobs 0.55]",
     ),
     click.option(
         "--steps", "n_steps", type=click.IntRange(min=1), metavar="N", help="Training steps at most."

@@ -23,6 +23,7 @@ from cellsegmenter import AbsoluteResolution, CellSegmenter, fitting, learning
 from cellsegmenter import inference as inference_module
 from cellsegmenter.metrics import average_precision
 from cellsegmenter.model import structured_vae as structured_vae_module
+from cellsegmenter.model.boxes import intersection_over_minimum
 from cellsegmenter.preparation import prepare_image
 from cellsegmenter.serialization import ModelFileError
 from cellsegmenter.training import loop as loop_module
@@ -30,6 +31,7 @@ from cellsegmenter.training.checkpoint import CheckpointError
 from cellsegmenter.training.constraints import PENALTY_RANGE
 from cellsegmenter.training.loop import TrainingSettings
 from cellsegmenter.training.watch import CollapseWatch
+from cellsegmenter.types import Boxes
 from cellsegmenter.windows import Region, WindowGrid, make_windows
 
 BRIEF = SMALL | {"n_steps": 5, "batch_size": 2, "resolution": AbsoluteResolution(0.3)}
@@ -157,6 +159,20 @@ def test_random_state_may_be_a_generator_or_none(scenes, segmenter):
     assert_same_weights(one.fit(scenes[0]), two.fit(scenes[0]))
     samples = [segmenter.set_params(random_state=None).sample(1).images for _ in range(2)]
     assert not np.array_equal(*samples)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.2, 0.7])
+def test_no_two_objects_share_more_of_their_boxes_than_the_user_allows(scenes, segmenter, threshold):
+    window = scenes[0][0, :48, :48]
+    found = segmenter.set_params(overlap_threshold=threshold).sample_posterior(window, n_samples=20)
+    largest = 0.0
+    for present, boxes in zip(found.presence[0], found.boxes[0], strict=True):
+        on = Boxes(*torch.from_numpy(boxes[present]).T)
+        overlap = intersection_over_minimum(on, on).fill_diagonal_(0)
+        largest = max(largest, float(overlap.max()) if len(overlap) else 0.0)
+    assert largest <= threshold + 1e-6
+    if threshold == 0.7:
+        assert largest > 0.2  # the smaller thresholds do something
 
 
 def instances_of(segmenter, image, **changes):
@@ -799,6 +815,7 @@ def test_nothing_warns(scenes):
         {"presence_update": "straight_through"},
         {"augment": True},
         {"overlap_penalty": 1.0},
+        {"overlap_threshold": 0.8},
         {"intensity": "linear"},
         {"diameter": "auto"},
         {"diameter": 20},

@@ -201,6 +201,8 @@ BAD_PARAMETERS = [
     ({"learning_rate": -1}, "learning_rate is -1"),
     ({"noise_scale": 0}, "noise_scale is 0"),
     ({"overlap_penalty": -1}, "overlap_penalty is -1"),
+    ({"overlap_threshold": 1.5}, "overlap_threshold is 1.5; it must be at most 1"),
+    ({"overlap_threshold": "none"}, "overlap_threshold='none' is unknown; use one of 'auto'"),
     ({"network": "huge"}, "network='huge' is unknown; use one of 'auto', 'reference', 'small'"),
     ({"appearance": None}, "appearance=None is unknown; use one of 'smooth', 'free'"),
     ({"presence_update": "x"}, "presence_update='x' is unknown"),
