@@ -4,7 +4,8 @@
 
 5000 training images, 500 held-out images of held-out digits, 80 × 80 px, 2 to 6 digits of 20 to 40 px (PAPER Sec. 7).
 Prints and writes results/multi_mnist_BACKGROUND_SEED.json.  Compare seeds with --summary.  With --density, --no-sapr or
---steps it asks what these do, and the file's name says so.
+--steps it asks what these do, and the file's name says so.  With --every N it also counts the test images after every
+N steps, with the model as if its training had ended there, and --curves FILE draws all such runs.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from cellsegmenter import CellSegmenter
 from cellsegmenter.datasets import DigitImages, load_mnist, make_multi_mnist
@@ -26,7 +29,71 @@ RESULTS = Path(__file__).parent / "results"
 BOUNDS = {"density": (1.5, 6.5), "area": (0.05, 0.15), "object_size": (10, 36)}
 
 
-def evaluate(segmenter: CellSegmenter, test: object) -> dict[str, float]:
+class LearningCurve:
+    """A callback of scikit-learn's: counting accuracy after every so many steps; nothing is chosen by it.
+
+    Parameters
+    ----------
+    test : DigitImages
+    every : int
+        Steps.
+    batch_size : int
+        Windows in a step.
+    """
+
+    def __init__(self, test: DigitImages, every: int, batch_size: int) -> None:
+        self.test, self.every, self.batch_size = test, every, batch_size
+        self.points: list[dict[str, float]] = []
+        self._spent = 0.0  # s, on looking
+
+    def setup(self, estimator: Any, context: Any) -> None:
+        """Nothing to prepare."""
+
+    def teardown(self, estimator: Any, context: Any) -> None:
+        """Nothing to close."""
+
+    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
+        """Nothing to see yet."""
+
+    def on_fit_task_end(self, estimator: Any, context: Any, *, fitted_estimator: CellSegmenter) -> None:
+        """Ten more steps are done."""
+        step = int(fitted_estimator.history_["step"][-1])
+        if context.parent is None or step % self.every:
+            return
+        started = time.perf_counter()
+        seconds = float(fitted_estimator.history_["seconds"][-1]) - self._spent
+        counts = [
+            fitted_estimator.sample_posterior(self.test.images[i : i + 50], n_samples=None).n_objects[:, 0]
+            for i in range(0, len(self.test.images), 50)
+        ]
+        accuracy = counting_accuracy(self.test.count, np.concatenate(counts))
+        self.points.append(
+            {
+                "step": step,
+                "windows": step * self.batch_size,
+                "seconds": round(seconds, 1),
+                "accuracy": accuracy,
+            }
+        )
+        self._spent += time.perf_counter() - started
+
+
+def draw_curves(path: Path) -> None:
+    """Counting accuracy against training time, of all runs that have a curve."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for file in sorted(RESULTS.glob("multi_mnist_*.json")):
+        row = json.loads(file.read_text())
+        if "curve" in row:
+            x, y = ([point[name] for point in row["curve"]] for name in ("seconds", "accuracy"))
+            axes.plot(x, y, label=f"{row['background']}, seed {row['seed']}, {row['steps']} steps")
+    axes.axhline(0.95, color="0.6", linewidth=0.8)
+    axes.set(xlabel="seconds of training", ylabel="images counted right", ylim=(0.5, 1))
+    axes.legend()
+    figure.savefig(path, dpi=100)
+
+
+def evaluate(segmenter: CellSegmenter, test: DigitImages) -> dict[str, float]:
     """Counts and masks of held-out images, from the most probable posterior and from single samples."""
     counts, labels, sampled = [], [], []
     for start in range(0, len(test.images), 50):
@@ -58,10 +125,14 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     segmenter = CellSegmenter(
         **BOUNDS | {"density": tuple(options.density)},
         n_steps=options.steps,
+        batch_size=options.batch_size,
         random_state=options.seed,
         sapr=not options.no_sapr,
         verbose=True,
     )
+    curve = LearningCurve(test, options.every or 0, options.batch_size)
+    if options.every:
+        segmenter.set_callbacks(curve)
     started = time.perf_counter()
     segmenter.fit(train.images)
     seconds = time.perf_counter() - started
@@ -77,6 +148,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         "steps": segmenter.card_["steps"],
         "mean_count": float(np.mean(test.count)),
         **{name: round(value, 4) for name, value in evaluate(segmenter, test).items()},
+        **({"curve": curve.points} if options.every else {}),
     }
 
 
@@ -114,6 +186,13 @@ def main() -> None:
     parser.add_argument("--background", choices=("black", "grid"), default="black")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="at most; by default the estimator's own number")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument(
+        "--every", type=int, metavar="N", help="count the test images after every N steps too"
+    )
+    parser.add_argument(
+        "--curves", type=Path, metavar="FILE", help="draw the runs that were counted on the way"
+    )
     parser.add_argument("--threads", type=int, help="of PyTorch")
     parser.add_argument("--density", type=float, nargs=2, default=BOUNDS["density"], metavar=("LO", "HI"))
     parser.add_argument("--no-sapr", action="store_true", help="switch the constraints off")
@@ -122,6 +201,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.summary:
         summary()
+        return
+    if options.curves:
+        draw_curves(options.curves)
         return
     if options.data is None:
         parser.error("--data is needed to run")
