@@ -54,17 +54,26 @@ def rb_quality(weights: np.ndarray, labels: np.ndarray, gamma: float) -> float:
     return float((weights - expected)[same].sum())
 
 
-def confidence_by_pixels(instances: Instances, labels: np.ndarray) -> np.ndarray:
-    """Per object: the mean over its pixels and visits of the IoU with the instance that the pixel is in."""
+def confidence_by_visits(instances: Instances, labels: np.ndarray) -> np.ndarray:
+    """Per object: IoU of each visit's best instance with what the visit sees of it, weighted by its size."""
     dense = instances.membership.toarray() / CERTAIN
     confidence = []
     for number in range(1, labels.max() + 1):
-        inside = labels.ravel() == number
-        iou = [
-            instance[inside].sum() / (inside.sum() + instance.sum() - instance[inside].sum())
-            for instance in dense.T
-        ]
-        confidence.append(np.mean(dense[inside] @ iou) / instances.n_visits)
+        agreed = weight = 0.0
+        for window, (top, left) in enumerate(instances.window_origin):
+            mask = np.zeros(labels.shape, bool)
+            inside = np.s_[
+                max(top, 0) : top + instances.window_size, max(left, 0) : left + instances.window_size
+            ]
+            mask[inside] = labels[inside] == number
+            for sample in range(instances.n_samples):
+                drawn = dense[:, (instances.window == window) & (instances.sample == sample)].T
+                overlap = [instance[mask.ravel()].sum() for instance in drawn]
+                union = [mask.sum() + instance.sum() - o for instance, o in zip(drawn, overlap, strict=True)]
+                iou = [o / u for o, u in zip(overlap, union, strict=True)]
+                agreed += mask.sum() * max(iou, default=0.0)
+                weight += mask.sum()
+        confidence.append(agreed / weight)
     return np.array(confidence)
 
 
@@ -165,6 +174,23 @@ def simulate_instances(
                     values.append(share[where])
                     about.append((window, sample, d))
     return _as_instances(grid, image_shape, discs, n_samples, rows, columns, values, about, rng)
+
+
+def draw_parts(labels: np.ndarray, *, window_size: int, stride: int, n_samples: int = 1) -> Instances:
+    """A posterior in which every visit draws all that it sees of each object of a label image, and nothing else."""
+    grid = make_windows(labels.shape, window_size, stride)
+    rows, columns, about = [], [], []
+    for window, index in enumerate(grid.pixel_index(np.arange(len(grid)))):
+        pixels = index[index >= 0]
+        for number in np.unique(labels.ravel()[pixels]):
+            for sample in range(n_samples if number else 0):
+                rows.append(pixels[labels.ravel()[pixels] == number])
+                columns.append(np.full(len(rows[-1]), len(about)))
+                about.append((window, sample, number - 1))
+    values = [np.ones(len(row)) for row in rows]
+    discs = np.zeros((labels.max(), 3))
+    rng = np.random.default_rng(0)
+    return _as_instances(grid, labels.shape, discs, n_samples, rows, columns, values, about, rng)
 
 
 def _soft_disc(row, column, disc, rng):

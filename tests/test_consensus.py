@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import (
-    confidence_by_pixels,
+    confidence_by_visits,
     cpm_quality,
     disc_labels,
+    draw_parts,
     edges_by_double_loop,
     nmi_by_window,
     rb_quality,
@@ -38,15 +39,17 @@ from cellsegmenter.consensus import (
 from cellsegmenter.consensus.agreement import SampleAgreement
 from cellsegmenter.consensus.communities import Objective, solve_graph
 from cellsegmenter.consensus.components import local_components
+from cellsegmenter.consensus.confidence import Drawn, mean_best_iou, visible_sizes, window_numbers
 from cellsegmenter.consensus.contraction import MERGE_TOLERANCE, merge_pixels
 from cellsegmenter.consensus.edges import Visits, edge_unit, visits_of
 from cellsegmenter.consensus.graph import EdgeRule, PixelGraph
 from cellsegmenter.consensus.pieces import assemble, pieces_of_record, pieces_record
 from cellsegmenter.consensus.regions import draw_squares, stack_regions
 from cellsegmenter.types import CERTAIN
-from cellsegmenter.windows import make_windows
+from cellsegmenter.windows import Region, make_windows
 
 SHAPE = (90, 110)
+FEW_DISCS = np.array([[11, 11, 6], [11, 22.5, 5.5], [22.5, 15, 6], [14, 42, 7], [31, 38, 5]])  # three touch
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +70,7 @@ def instances(discs):
 @pytest.fixture(scope="module")
 def few():
     """Few enough pixels for matrices of pixels × pixels; three of the discs touch."""
-    discs = np.array([[11, 11, 6], [11, 22.5, 5.5], [22.5, 15, 6], [14, 42, 7], [31, 38, 5]])
-    return simulate_instances((40, 52), discs, stride=10)
+    return simulate_instances((40, 52), FEW_DISCS, stride=10)
 
 
 @pytest.fixture(scope="module")
@@ -541,11 +543,62 @@ def test_labels_are_consecutive_and_ordered_by_first_pixel(consensus):
     assert np.bincount(flat)[1:].min() >= 20
 
 
-def test_confidence_equals_the_mean_over_pixels_and_visits(few):
-    found = build_consensus(few, cutoff_distance=8).cut(AbsoluteResolution(0.2))
-    expected = confidence_by_pixels(few, found.labels)
-    assert len(expected) >= 5
-    np.testing.assert_allclose(found.confidence, expected, rtol=1e-4)
+@pytest.mark.parametrize("n_samples", [1, 2])
+def test_confidence_equals_the_mean_over_visits(few, n_samples):
+    posterior = few if n_samples == 1 else simulate_instances((40, 52), FEW_DISCS, n_samples=2)
+    found = build_consensus(posterior, cutoff_distance=8).cut(AbsoluteResolution(0.2))
+    expected = confidence_by_visits(posterior, found.labels)
+    assert len(expected) >= 4
+    np.testing.assert_allclose(found.confidence, expected, rtol=1e-6)
+    assert 0.2 < found.confidence.min() < found.confidence.max() < 1
+
+
+def test_objects_that_every_visit_draws_have_confidence_one_though_windows_cut_them():
+    labels = np.zeros((37, 43), int)
+    labels[3:12, 2:14] = 1
+    labels[9:30, 20:33] = 2  # taller than a window
+    labels[31:37, 0:9] = 3
+    instances = draw_parts(labels, window_size=16, stride=4)
+    size = np.bincount(labels.ravel())[instances.z_what[:, 0].round().astype(int) + 1]
+    assert np.mean(instances.membership.sum(axis=0) < CERTAIN * size) > 0.5  # parts
+    found = build_consensus(instances, cutoff_distance=12).cut(AbsoluteResolution(0.1))
+    np.testing.assert_array_equal(found.labels, labels)
+    np.testing.assert_array_equal(found.confidence, 1)
+
+
+def test_confidence_tells_mergers_splits_and_misses():
+    # Two objects in three windows of two samples; of the first they see 10, 6 and 4 px, of the second 0, 8 and 8.
+    visible = sparse.csr_array([[10, 6, 4], [0, 8, 8]])
+    instances = [  # window, sample, all of its mass, on the first object, on the second
+        (0, 0, 10, 10, 0),  # exact
+        (0, 1, 10, 10, 0),
+        (1, 0, 14, 6, 8),  # both in one
+        (1, 1, 6, 6, 0),
+        (1, 1, 5, 0, 5),  # the second in two pieces
+        (1, 1, 3, 0, 3),
+        (2, 1, 8, 0, 4),  # half beside; and sample 0 of window 2 draws nothing
+    ]
+    window, sample, mass, first, second = np.array(instances).T
+    mass_on = sparse.csr_array(CERTAIN * np.stack([first, second]).astype(float))
+    found = mean_best_iou(mass_on, visible, Drawn(window, sample, CERTAIN * mass), n_samples=2)
+    expected = (10 + 10 + 6 * 6 / 14 + 6 + 0 + 0) / 40, (8 * 8 / 14 + 8 * 5 / 8 + 0 + 8 * 4 / 12) / 32
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (7, 13), (10, 4)])
+def test_visible_sizes_count_what_windows_show(corner):
+    region = Region(*corner, 23, 30)
+    grid = make_windows((50, 60), 16, 4).touching(region)
+    origin = grid.origin - corner
+    visits = Visits(4, 1, 4, tuple(int(side) % 4 for side in origin[0]))
+    label = np.random.default_rng(0).integers(-1, 3, region.shape)
+    where = np.argwhere(label >= 0)
+    found = visible_sizes(label[tuple(where.T)], where, 3, visits, region.shape).toarray()
+    numbers = window_numbers(origin, visits, region.shape)
+    assert len(np.unique(numbers)) == len(origin) == found.shape[1]
+    for (top, left), number in zip(origin, numbers, strict=True):
+        seen = label[max(top, 0) : top + 16, max(left, 0) : left + 16]
+        np.testing.assert_array_equal(found[:, number], [(seen == i).sum() for i in range(3)])
 
 
 def test_latent_codes_are_those_of_the_objects(discs, truth):
@@ -575,10 +628,12 @@ def test_a_community_in_two_places_becomes_two_objects(instances):
         membership=sparse.csc_array(membership),
         image_shape=(20, 20),
         n_visits=4,
-        **{
-            name: getattr(instances, name)[:4]
-            for name in ("window", "sample", "presence_prob", "boxes", "z_what")
-        },
+        window=np.zeros(4, np.int32),
+        sample=np.arange(4, dtype=np.int32),
+        window_origin=np.zeros((1, 2), np.int64),
+        window_size=20,
+        n_samples=4,
+        **{name: getattr(instances, name)[:4] for name in ("presence_prob", "boxes", "z_what")},
     )
     found = build_consensus(apart, cutoff_distance=30).cut(AbsoluteResolution(0.5))
     assert np.bincount(found.labels.ravel()).tolist() == [400 - 72, 36, 36]

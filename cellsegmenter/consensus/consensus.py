@@ -268,7 +268,7 @@ class Consensus:
             self.store, self.tiling, solved, prefix=name, min_size=how.min_size, n_jobs=self.n_jobs
         )
         confidence, z_what = object_table(
-            self.store, self.tiling, parts, prefix=name, n_visits=self.rule.n_visits, n_jobs=self.n_jobs
+            self.store, self.tiling, parts, prefix=name, visits=self.rule.visits, n_jobs=self.n_jobs
         )
         labels = self._write_labels(name, parts)
         objects = {"confidence": confidence, "z_what": z_what, "gamma": np.array(resolved.gamma)}

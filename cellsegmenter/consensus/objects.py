@@ -5,32 +5,25 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
+from cellsegmenter.consensus.confidence import Drawn, mean_best_iou, visible_sizes, window_numbers
+from cellsegmenter.consensus.edges import Visits
 from cellsegmenter.consensus.labels import TileParts, tile_labels
 from cellsegmenter.consensus.membership import load_pixels, split_number
 from cellsegmenter.store import Record, Store, Task, run_tasks
-from cellsegmenter.types import CERTAIN
 from cellsegmenter.windows import Tiling
 
 __all__ = ["object_table"]
 
 
 def object_table(
-    store: Store, tiling: Tiling, parts: TileParts, *, prefix: str, n_visits: int, n_jobs: int | None
+    store: Store, tiling: Tiling, parts: TileParts, *, prefix: str, visits: Visits, n_jobs: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Confidence and latent code of each object.
 
-    Let M_Ci = Σ_{p in C} Π_pi be the mass of object C in instance i, and A_i = Σ_p Π_pi all of that instance's.
+    The confidence, in 0..1, says in how many looks, and how exactly, the object was seen: see
+    `cellsegmenter.consensus.confidence`.
 
-    The confidence answers: take a random pixel of the object and a random visit to it; how well does the instance
-    that the visit puts the pixel into coincide with the object?  It is the expected (soft) IoU,
-
-        Σ_i M_Ci IoU_Ci / (|C| n_visits),    IoU_Ci = M_Ci / (|C| + A_i - M_Ci),
-
-    with 0 where the visit sees background.  It is 1 if every window and sample draws the very same object, and low
-    for what is seen rarely, merged with a neighbour or cut in pieces.  Mean co-membership over pairs of pixels
-    does not notice a merger, as it never looks beyond the object; `benchmarks/confidence.py` compares.
-
-    The latent code is the mean over instances, weighted by M_Ci;
+    The latent code is the mean over instances, weighted by their mass on the object (M_Ci);
     an instance speaks only for the object that has the largest share of it, as a merged pair would
     otherwise blur both of its cells.  An object that no instance speaks for takes the mean over all.
 
@@ -42,7 +35,7 @@ def object_table(
     parts : TileParts
     prefix : str
         Of the records of the parts.
-    n_visits : int
+    visits : Visits
     n_jobs : int or None
         For joblib.
 
@@ -55,43 +48,47 @@ def object_table(
     for tile in range(len(tiling)):
         label = parts.label[parts.start[tile] : parts.start[tile + 1]]
         needs = (f"pixels-{tile}", f"{prefix}-parts-{tile}")
-        tasks.append(Task(f"{prefix}-mass-{tile}", _mass, needs, (prefix, tile, label)))
+        arguments = (prefix, tile, label, visits, tiling.image_shape)
+        tasks.append(Task(f"{prefix}-mass-{tile}", _mass, needs, arguments))
     run_tasks(store, tasks, n_jobs)
     found = [store.load(task.name) for task in tasks]
     for task in tasks:
         store.discard(task.name)
-    n = len(parts.size)
-    instance, column = np.unique(np.concatenate([f["instance"] for f in found]), return_inverse=True)
-    where = (np.concatenate([f["label"] for f in found]) - 1, column)
-    weight = np.concatenate([f["mass"] for f in found]).astype(float)
-    mass = sparse.csr_array((weight, where), shape=(n, len(instance)))  # an object in several tiles adds up
-    confidence = _expected_iou(mass, _total_mass(instance, store), CERTAIN * parts.size)
-    return (confidence / n_visits).astype(np.float32), _latent(mass, instance, store)
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([f[name] for f in found])
+
+    # What an object has in several tiles adds up.
+    n, n_windows = len(parts.size), int(found[0]["n_windows"])
+    visible = sparse.csr_array(
+        (joined("visible"), (joined("seen") - 1, joined("window"))), shape=(n, n_windows)
+    )
+    instance, column = np.unique(joined("instance"), return_inverse=True)
+    where = (joined("label") - 1, column)
+    mass = sparse.csr_array((joined("mass").astype(float), where), shape=(n, len(instance)))
+    drawn = _drawn(instance, store, visits, tiling.image_shape)
+    confidence = mean_best_iou(mass, visible, drawn, visits.n_samples)
+    return confidence.astype(np.float32), _latent(mass, instance, store)
 
 
-def _total_mass(instance: np.ndarray, store: Store) -> np.ndarray:
-    """(m,) A_i of instances by their number, in 255ths of a pixel."""
+def _drawn(instance: np.ndarray, store: Store, visits: Visits, image_shape: tuple[int, int]) -> Drawn:
+    """Window, sample and mass of instances by their number."""
     tile, place = split_number(instance)
-    total = np.zeros(len(instance))
+    drawn = Drawn(*(np.zeros(len(instance), np.int64) for _ in Drawn._fields))
     for source in np.unique(tile):
         here = np.flatnonzero(tile == source)
-        total[here] = store.load(f"found-{source}", "mass")["mass"][place[here]]
-    return total
+        found = store.load(f"found-{source}", "mass", "window", "sample", "window_origin")
+        number = window_numbers(found["window_origin"], visits, image_shape)
+        drawn.window[here] = number[found["window"][place[here]]]
+        drawn.sample[here] = found["sample"][place[here]]
+        drawn.mass[here] = found["mass"][place[here]]
+    return drawn
 
 
-def _expected_iou(mass: sparse.csr_array, total: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """(n,) Σ_i M_Ci IoU_Ci / |C|, all in 255ths of a pixel."""
-    entries = mass.tocoo()
-    row, column = entries.coords
-    # In an order that does not depend on how instances are numbered, that is on the tiles.
-    order = np.lexsort((total[column], entries.data, row))
-    row, overlap, whole = row[order], entries.data[order], total[column][order]
-    iou = overlap / (size[row] + whole - overlap)
-    return np.bincount(row, weights=overlap * iou, minlength=len(size)) / size
-
-
-def _mass(store: Store, prefix: str, tile: int, label: np.ndarray) -> Record:
-    """Mass of each object in each instance within a tile, in 255ths of a pixel, where it is not zero."""
+def _mass(
+    store: Store, prefix: str, tile: int, label: np.ndarray, visits: Visits, image_shape: tuple[int, int]
+) -> Record:
+    """Of each object within a tile its mass in each instance, in 255ths of a pixel, and its pixels in each window."""
     rows = load_pixels(store, tile)
     flat = tile_labels(store, prefix, tile, label).ravel()
     pixels = np.flatnonzero(flat)
@@ -100,8 +97,17 @@ def _mass(store: Store, prefix: str, tile: int, label: np.ndarray) -> Record:
         (np.ones(len(pixels), np.int64), (place, np.arange(len(pixels)))), shape=(len(objects), len(pixels))
     )
     mass = sparse.coo_array(select @ rows.membership[pixels])
-    row, column = mass.coords
-    return {"label": objects[row], "instance": rows.instance[column], "mass": mass.data}
+    position = np.stack(np.divmod(rows.flat(pixels, image_shape[1]), image_shape[1]), axis=1)
+    visible = visible_sizes(place, position, len(objects), visits, image_shape).tocoo()
+    return {
+        "label": objects[mass.coords[0]],
+        "instance": rows.instance[mass.coords[1]],
+        "mass": mass.data,
+        "seen": objects[visible.coords[0]],
+        "window": visible.coords[1],
+        "visible": visible.data,
+        "n_windows": np.array(visible.shape[1]),
+    }
 
 
 def _latent(mass: sparse.csr_array, instance: np.ndarray, store: Store) -> np.ndarray:
