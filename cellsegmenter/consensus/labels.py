@@ -36,7 +36,7 @@ class Segmentation:
 
     labels: Image  # (height, width) int32: 0 background, 1..n ordered by first pixel, row-major
     resolution: Resolution
-    confidence: np.ndarray  # (n,) float32 in 0..1: in how many looks, how exactly, it was seen; see `confidence`
+    confidence: np.ndarray  # (n,) float32 in 0..1: how often and how well it was seen, see `confidence`
     z_what: np.ndarray  # (n, D) float32: mean latent code of the instances that are the object
     foreground_prob: (
         Image  # (height, width) float32: in how much of its visits a pixel was covered by objects
