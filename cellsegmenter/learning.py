@@ -13,7 +13,7 @@ import torch
 
 from cellsegmenter.model.config import ModelConfig
 from cellsegmenter.model.structured_vae import StructuredVAE
-from cellsegmenter.parameters import Bounds, Parameters, overlap_threshold_of
+from cellsegmenter.parameters import Bounds, Parameters, training_overlap
 from cellsegmenter.training.constraints import PosteriorConstraints
 from cellsegmenter.training.loop import Run, TrainingSettings, train
 from cellsegmenter.training.noise_scale import estimate_noise_scale
@@ -130,7 +130,7 @@ def training_objective(
     )
     settings = ObjectiveSettings(
         noise_scale=float(noise_scale),
-        overlap_threshold=overlap_threshold_of(parameters, shape),
+        overlap_threshold=training_overlap(parameters, shape),
         typical_evidence=_TYPICAL_EVIDENCE[shape],
         overlap_weight=float(parameters.overlap_penalty),
         presence_update=parameters.presence_update,

@@ -57,7 +57,7 @@ training = options.as_one(
         "--overlap-threshold",
         type=click.FloatRange(0, 1),
         metavar="ALPHA",
-        help="The largest overlap of two objects' boxes, over the smaller.  [default: 0.4, of blobs 0.55]",
+        help="The largest overlap of two objects' boxes, as a fraction of the smaller.",
     ),
     click.option(
         "--steps", "n_steps", type=click.IntRange(min=1), metavar="N", help="Training steps at most."
