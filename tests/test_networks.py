@@ -261,6 +261,19 @@ def test_an_unknown_device_is_refused_with_a_remedy():
         resolve_device("nonsense")
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "enabled"),
+    [({"avx512_bf16": True}, True), ({"avx512_bf16": False}, False), (None, False)],
+)
+def test_a_cpu_computes_in_bfloat16_where_torch_knows_that_it_can(monkeypatch, capabilities, enabled):
+    if capabilities is None:  # a torch older than the question
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    with autocast_for(torch.device("cpu")):
+        assert torch.is_autocast_enabled("cpu") is enabled
+
+
 # Inference (Sec. 2.1)
 
 

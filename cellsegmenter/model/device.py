@@ -35,12 +35,13 @@ def autocast_for(device: torch.device) -> AbstractContextManager[None]:
     """bfloat16 where the hardware multiplies it; elsewhere it is emulated, measured ten times slower.
 
     For networks only: geometry and likelihood stay in float32, because bfloat16 resolves a third of a pixel at
-    x = 80.
+    x = 80.  An older torch cannot be asked what the CPU multiplies, and then the CPU stays in float32 as well.
     """
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+        capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+        native = device.type == "cpu" and bool(capabilities.get("avx512_bf16", False))
     return torch.autocast(device.type, torch.bfloat16, enabled=native)
 
 
