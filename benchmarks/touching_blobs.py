@@ -4,7 +4,8 @@
 
 5000 training and 500 test images of 2 to 6 blobs, overlapping by up to a part of the smaller: 0.3, or 0.6, for which
 the threshold of suppression is raised.  For each weight of the overlap penalty one training, with
-everything else the default; results/touching_blobs.json has the scores of all runs so far.  With --figure FILE a picture of test images, what was found, and the U-Net's features.
+everything else the default; results/touching_blobs.json has the scores of all runs so far.  With --figure FILE a
+picture of test images, what was found, and the U-Net's features.
 """
 
 from __future__ import annotations
