@@ -1,6 +1,6 @@
 """What the latent codes of digits know of their class: k-means and a linear probe on held-out multi-MNIST.
 
-    python benchmarks/multi_mnist.py --data PATH/TO/mnist --background grid --seed 0 --save grid.safetensors
+    python benchmarks/multi_mnist.py --data PATH/TO/mnist --background grid --seed 3 --save grid.safetensors
     python benchmarks/latent_codes.py --data PATH/TO/mnist --background grid --model grid.safetensors
 
 Objects of 500 held-out images that match an annotated digit (IoU above 0.5) give one code each.  k-means with ten

@@ -27,6 +27,7 @@ from cellsegmenter.metrics import counting_accuracy, mean_average_precision
 RESULTS = Path(__file__).parent / "results"
 # The paper's crude bounds for 2 to 6 digits, and the frame that such a digit's ink can have.
 BOUNDS = {"density": (1.5, 6.5), "area": (0.05, 0.15), "object_size": (10, 36)}
+BATCH_SIZE = 16  # the preset's own
 
 
 class LearningCurve:
@@ -161,6 +162,8 @@ def file_stem(options: argparse.Namespace) -> str:
         parts.append("no_sapr")
     if options.steps:
         parts.append(f"{options.steps}_steps")
+    if options.batch_size != BATCH_SIZE:
+        parts.append(f"{options.batch_size}_windows")
     return "_".join(parts)
 
 
@@ -186,7 +189,7 @@ def main() -> None:
     parser.add_argument("--background", choices=("black", "grid"), default="black")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="at most; by default the estimator's own number")
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
     parser.add_argument(
         "--every", type=int, metavar="N", help="count the test images after every N steps too"
     )
