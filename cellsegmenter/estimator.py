@@ -34,6 +34,7 @@ from cellsegmenter.parameters import (
     bounds_of,
     check_for_prediction,
     check_for_training,
+    check_repeatable,
     prediction_overlap,
     sampling_of,
     seed_of,
@@ -224,7 +225,8 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         work_folder : str or Path, optional
             Where everything that grows with the image is kept, instead of in memory.  The same call with the same
             folder goes on where an earlier one was interrupted, even killed, and a further cut has nothing to
-            sample; the folder is for this image, model and parameters only.  Needs a ``random_state``.
+            sample; the folder is for this image, model and parameters only.  Needs a whole number as ``random_state``,
+            as without one the same call is another one each time.
 
         Returns
         -------
@@ -235,8 +237,12 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         ------
         WorkFolderError
             If the folder holds something else.
+        ValueError
+            If there is a `work_folder` and no seed, or `image` is not one image.
         """
         self._check_fitted()
+        if work_folder is not None:
+            check_repeatable(self.random_state if random_state is None else random_state, work_folder)
         view, interpretation = self._one_image(image)
         self._say(interpretation)
         settings = self._inference_settings(self._seed(random_state), n_samples=n_samples, stride=stride)
@@ -369,15 +375,17 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         Parameters
         ----------
         X : as in `predict`
-            Images of at most ``window_size``, taken as they are whatever the ``diameter``; smaller ones are padded
-            by reflection.  Use `consensus` for larger ones.
+            Images of at most ``window_size``, taken as they are whatever the ``diameter``.  Smaller ones are continued
+            by reflection below and to the right, so that pixel (i, j) of the window is pixel (i, j) of the image.
+            Use `consensus` for larger ones.
         n_samples : int or None
             None gives the most probable values instead: posterior means, and objects with p > 1/2.
 
         Returns
         -------
         PosteriorSamples
-            Arrays (n_images, n_samples, ...).
+            Arrays (n_images, n_samples, ...), of the whole window: what is found in the padding of a smaller image
+            is in it, and counted.
         """
         self._check_fitted()
         views, _ = check_images(X, channel_axis=self.channel_axis, n_channels=self.n_channels_in_)

@@ -14,7 +14,7 @@ from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.tables import posterior_arrays
 from cellsegmenter.types import PosteriorSamples
-from cellsegmenter.windows import random_crop
+from cellsegmenter.windows import first_window
 
 __all__ = ["DecodedCodes", "GeneratedImages", "decode_codes", "draw_images", "posterior_of_windows"]
 
@@ -36,13 +36,11 @@ class DecodedCodes(NamedTuple):
 def posterior_of_windows(
     model: StructuredVAE, images: Sequence[PreparedImage], settings: InferenceSettings, device: torch.device
 ) -> PosteriorSamples:
-    """Posterior samples of prepared images no larger than a window; smaller ones are padded by reflection."""
-    # The only crop of an image no larger than a window is the image, up to its padding.
-    random = np.random.default_rng(0)
+    """Posterior samples of prepared images no larger than a window; see `CellSegmenter.sample_posterior`."""
     parts = []
     for start in range(0, len(images), BATCH_SIZE):
         batch = images[start : start + BATCH_SIZE]
-        windows = np.stack([random_crop(image, model.config.window_size, random) for image in batch])
+        windows = np.stack([first_window(image, model.config.window_size) for image in batch])
         corners = np.array([(start + i, 0) for i in range(len(batch))])
         samples = sample_windows(model, windows, corners, settings, device)
         parts.append([posterior for _, posterior in samples])

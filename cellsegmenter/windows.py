@@ -19,6 +19,7 @@ __all__ = [
     "Tiling",
     "WindowGrid",
     "check_stride",
+    "first_window",
     "make_tiling",
     "make_windows",
     "random_crop",
@@ -296,6 +297,11 @@ def make_windows(image_shape: tuple[int, int], window_size: int, stride: int) ->
     columns = np.arange(stride - window_size, width, stride, dtype=np.int64)
     origin = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
     return WindowGrid((height, width), int(window_size), int(stride), origin)
+
+
+def first_window(image: Any, size: int) -> np.ndarray:
+    """The (C, size, size) window whose pixel (0, 0) is that of `image` (C, H, W); reflected where it ends sooner."""
+    return _read_reflected(image, np.array([0, 0]), np.array([size, size]))
 
 
 def random_crop(image: Any, size: int, rng: np.random.Generator) -> np.ndarray:

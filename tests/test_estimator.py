@@ -762,8 +762,17 @@ def test_the_most_probable_posterior(trained, scenes):
     np.testing.assert_array_equal(
         most_probable.presence, most_probable.presence_prob * most_probable.presence > 0.5
     )
-    smaller = trained.sample_posterior([scenes[0][0, :30, :20]])
-    assert smaller.reconstruction.shape == (1, 16, 1, 48, 48)
+
+
+def test_the_posterior_of_an_image_smaller_than_a_window_is_at_the_images_pixels(trained, scenes):
+    small = scenes[0][0, :40, :36]
+    found = trained.sample_posterior([small, small], n_samples=None)
+    assert found.reconstruction.shape == (2, 1, 1, 48, 48)
+    assert found.presence[0].any()
+    for values in found:
+        np.testing.assert_array_equal(values[0], values[1])
+    seen = found.reconstruction[0, 0, 0, :40, :36]
+    assert np.corrcoef(seen.ravel(), small.ravel())[0, 1] > 0.8
 
 
 def test_codes_decode(trained, scenes):

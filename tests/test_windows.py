@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellsegmenter.windows import make_tiling, make_windows, random_crop, reflect_index
+from cellsegmenter.windows import first_window, make_tiling, make_windows, random_crop, reflect_index
 
 
 class SliceOnly:
@@ -105,6 +105,14 @@ def test_random_crops_lie_inside_and_reach_the_corners():
     for crop in crops[:20]:
         row, column = divmod(int(crop[0, 0, 0]), 20)
         np.testing.assert_array_equal(crop, image[:, row : row + 18, column : column + 18])
+
+
+def test_the_first_window_begins_with_the_image_and_goes_on_in_reflection():
+    image = np.arange(2 * 6 * 5).reshape(2, 6, 5)
+    np.testing.assert_array_equal(
+        first_window(image, 8), np.pad(image, [(0, 0), (0, 2), (0, 3)], mode="reflect")
+    )
+    np.testing.assert_array_equal(first_window(image, 4), image[:, :4, :4])
 
 
 def test_random_crop_of_a_small_image_keeps_all_of_it():
