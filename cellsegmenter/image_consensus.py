@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 
 from cellsegmenter.consensus import AbsoluteResolution, Consensus, Method, Segmentation
-from cellsegmenter.store import Store
+from cellsegmenter.store import Image, short_hash
+from cellsegmenter.validation import check_number
 
 __all__ = ["ImageConsensus"]
 
@@ -45,11 +46,13 @@ class ImageConsensus:
         self.graph = graph
         # The row and the column of the graph that each row and column of the image shows.
         self._pixels = pixels
+        self._place = short_hash(*(positions.tolist() for positions in pixels))
         self.image_shape = (len(pixels[0]), len(pixels[1]))
         self.scale = scale
         self.resolution = resolution
         self.min_size = min_size
         self.random_state = random_state
+        self._foreground_image: Image | None = None
 
     def cut(
         self,
@@ -62,45 +65,60 @@ class ImageConsensus:
         """Segment the image at a resolution; a second cut samples and builds nothing, but solves again.
 
         Parameters are those of `cellsegmenter.consensus.Consensus.cut`, with the estimator's own resolution by
-        default, `min_size` in px of the user's image, and the labels in its shape.
+        default, `min_size` in px of the user's image (0 keeps everything), and the labels in its shape.
         """
         resolution = self.resolution if resolution is None else resolution
         wanted = self.min_size if min_size is None else min_size
+        check_number("min_size", wanted, low=0, integer=True)
+        smallest = max(1, math.floor(wanted * self.scale**2))
         segmentation = self.graph.cut(
             resolution,
             method=method,
-            min_size=max(1, math.floor(wanted * self.scale**2)),
+            min_size=smallest,
             min_foreground=min_foreground,
             random_state=self.random_state,
         )
         if segmentation.labels.shape == self.image_shape:
             return segmentation
-        return _at_pixels(segmentation, self._pixels, self.graph.store)
+        # A folder keeps the images of every cut, as they are read from it whenever they are used.
+        absolute = float(segmentation.resolution.absolute)
+        cut = short_hash(absolute, method, smallest, min_foreground, self._place)
+        labels = self.graph.store.new_image(f"at-shape-{cut}-labels", self.image_shape, np.int32)
+        return _at_pixels(segmentation, self._pixels, labels, self._foreground())
+
+    def _foreground(self) -> Image:
+        """The graph's probabilities of foreground in the image's own pixels; the same in every cut."""
+        if self._foreground_image is None:
+            self._foreground_image = self.graph.store.new_image(
+                f"at-shape-{self._place}-foreground", self.image_shape, np.float32
+            )
+            _show_at(self.graph.foreground(), self._pixels, self._foreground_image)
+        return self._foreground_image
+
+
+def _show_at(image: Image, pixels: tuple[np.ndarray, np.ndarray], shown: Image) -> None:
+    """Write what an image has at some rows and columns, band by band, to one of their shape."""
+    rows, columns = pixels
+    for start in range(0, len(rows), _BAND):
+        band = rows[start : start + _BAND]
+        low, high = int(band[0]), int(band[-1]) + 1
+        shown[start : start + _BAND] = image[low:high][(band - low)[:, None], columns[None, :]]
 
 
 def _at_pixels(
-    segmentation: Segmentation, pixels: tuple[np.ndarray, np.ndarray], store: Store
+    segmentation: Segmentation, pixels: tuple[np.ndarray, np.ndarray], labels: Image, foreground: Image
 ) -> Segmentation:
-    """The label at each of some rows and columns, which make another image; objects that vanish are dropped."""
-    rows, columns = pixels
-    shape = (len(rows), len(columns))
-    labels = store.new_image("labels-at-shape", shape, np.int32)
-    foreground = store.new_image("foreground-at-shape", shape, np.float32)
+    """The segmentation with the label at each of some rows and columns; objects that vanish are dropped."""
+    _show_at(segmentation.labels, pixels, labels)
     seen = np.zeros(len(segmentation) + 1, dtype=bool)
-    for start in range(0, shape[0], _BAND):
-        band = rows[start : start + _BAND]
-        low, high = int(band[0]), int(band[-1]) + 1
-        of_band = segmentation.labels[low:high][(band - low)[:, None], columns[None, :]]
-        seen[of_band] = True
-        labels[start : start + _BAND] = of_band
-        prob = segmentation.foreground_prob[low:high]
-        foreground[start : start + _BAND] = prob[(band - low)[:, None], columns[None, :]]
+    for start in range(0, labels.shape[0], _BAND):
+        seen[labels[start : start + _BAND]] = True
     seen[0] = False
     kept = np.flatnonzero(seen)
     if len(kept) < len(segmentation):
         number = np.zeros(len(seen), dtype=np.int32)
         number[kept] = np.arange(1, len(kept) + 1)
-        for start in range(0, shape[0], _BAND):
+        for start in range(0, labels.shape[0], _BAND):
             labels[start : start + _BAND] = number[labels[start : start + _BAND]]
     return replace(
         segmentation,

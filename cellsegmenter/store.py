@@ -7,6 +7,7 @@ on by making the records that are missing, and memory or folder, one process or 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -28,6 +29,7 @@ __all__ = [
     "Task",
     "WorkFolderError",
     "run_tasks",
+    "short_hash",
 ]
 
 Record: TypeAlias = "dict[str, np.ndarray]"
@@ -62,6 +64,11 @@ class StoredImage:
 
 
 Image: TypeAlias = "np.ndarray | StoredImage"
+
+
+def short_hash(*values: object) -> str:
+    """Twelve digits for the name of a record, of plain values that it depends on."""
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:12]
 
 
 class Store(Protocol):

@@ -143,6 +143,19 @@ def test_a_finished_cut_is_not_done_again(trained, image, whole, tmp_path, monke
     assert_same(consensus(trained, image, work_folder=tmp_path).cut(), whole)
 
 
+def test_a_second_cut_leaves_the_first_alone_whatever_the_scale(trained, image, tmp_path):
+    def at_scale(**options):
+        return consensus(trained, image, 0.8, **options)
+
+    stored = at_scale(work_folder=tmp_path)
+    cuts = {"coarse": AbsoluteResolution(0.05), "fine": AbsoluteResolution(0.6)}
+    kept = {name: stored.cut(resolution) for name, resolution in cuts.items()}
+    kept["large"] = stored.cut(cuts["fine"], min_size=90)
+    assert len(kept["fine"]) > len(kept["large"])
+    for name, resolution in cuts.items():
+        assert_same(kept[name], at_scale().cut(resolution))
+
+
 @pytest.mark.parametrize("change", ["image", "model", "seed", "merge_tolerance"])
 def test_a_work_folder_of_another_computation_is_refused(
     trained, segmenter, image, tmp_path, change, monkeypatch

@@ -9,7 +9,6 @@ depend on the tiles.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -37,7 +36,7 @@ from cellsegmenter.consensus.resolution import (
     resolve,
 )
 from cellsegmenter.consensus.work import GraphWork
-from cellsegmenter.store import Image, MemoryStore, Store
+from cellsegmenter.store import Image, MemoryStore, Store, short_hash
 from cellsegmenter.types import Instances
 from cellsegmenter.windows import TILE_SIZE, Tiling, make_tiling
 
@@ -253,7 +252,7 @@ class Consensus:
     def _segment(self, resolved: Resolution, how: _Cut) -> Segmentation:
         """Cut at γ_abs, and complete what the resolution says of the published γ."""
         work = self._work_of(how)
-        name = _short_hash(resolved.absolute, how)
+        name = f"cut-{short_hash(resolved.absolute, how)}"
         finished = self._finished(name, resolved)
         if finished is not None:
             return finished
@@ -299,7 +298,7 @@ class Consensus:
         """The resolution of best agreement; found once."""
         if not self._work_of(how).n_pixels:
             return Resolution(how.method, np.nan, np.nan, self.cutoff_distance, "auto")
-        name = f"{_short_hash('auto', how)}-resolution"
+        name = f"cut-{short_hash('auto', how)}-resolution"
         if not self.store.has(name):
             best = best_resolution(
                 self.store,
@@ -329,8 +328,3 @@ class Consensus:
             'resolution="auto"',
             fits,
         )
-
-
-def _short_hash(resolution: float | str, how: _Cut) -> str:
-    """A name for the records of a cut."""
-    return "cut-" + hashlib.sha256(repr((resolution, how)).encode()).hexdigest()[:12]
