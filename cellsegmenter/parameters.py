@@ -28,6 +28,7 @@ __all__ = [
     "check_bounds_together",
     "check_for_prediction",
     "check_for_training",
+    "check_repeatable",
     "model_config",
     "prediction_overlap",
     "sampling_of",
@@ -318,6 +319,21 @@ def seed_of(random_state: Any) -> int:
         raise ValueError(
             f"random_state={random_state!r} is no seed; give a whole number, a RandomState or None"
         ) from error
+
+
+def check_repeatable(random_state: Any, work_folder: Any) -> None:
+    """Refuse to fill a folder that no later call could go on from.
+
+    Raises
+    ------
+    ValueError
+        If the random state is not a whole number: it would give another seed each time.
+    """
+    if not isinstance(random_state, Integral):
+        raise ValueError(
+            f"random_state={random_state!r} gives another seed at each call, and work_folder={str(work_folder)!r} "
+            "serves one seed only; give a whole number, for example random_state=0"
+        )
 
 
 def model_config(

@@ -266,6 +266,26 @@ def test_resolutions_of_a_call_are_refused_too(trained, monkeypatch):
         trained.consensus(NOISE, stride=9)
 
 
+@pytest.mark.parametrize(
+    ("min_size", "message"), [(-5, "min_size is -5; it must be at least 0"), (2.5, "give a whole number")]
+)
+def test_the_min_size_of_a_cut_is_checked(trained, scenes, min_size, message):
+    consensus = trained.consensus(scenes[0][0], random_state=0)
+    with pytest.raises((ValueError, TypeError), match=message):
+        consensus.cut(min_size=min_size)
+
+
+@pytest.mark.parametrize("random_state", [None, np.random.RandomState(0)])
+def test_a_work_folder_needs_a_seed_before_anything_is_written(segmenter, scenes, tmp_path, random_state):
+    folder = tmp_path / "work"
+    segmenter.set_params(random_state=random_state)
+    with pytest.raises(ValueError, match=r"random_state=(None|RandomState).* work_folder=.*random_state=0"):
+        segmenter.consensus(scenes[0][0], work_folder=folder)
+    assert not folder.exists()
+    segmenter.consensus(scenes[0][0], work_folder=folder, random_state=np.int64(0))
+    segmenter.set_params(random_state=0).consensus(scenes[0][0], work_folder=folder)
+
+
 def test_a_published_resolution_too_large_for_the_image_suggests_another(trained, scenes):
     message = r"resolution=1e\+06 leaves no object.*64 × 64 px.*Use resolution="
     with pytest.raises(ResolutionError, match=message) as error:
