@@ -3,8 +3,9 @@
     python benchmarks/confidence.py --data PATH/TO/dsb2018
 
 An object is right if it overlaps an annotated nucleus with IoU of at least 0.5.  Definitions are compared on images
-of the "train" part (training uses no labels), and reported on held-out ones.  The one that ships is "best of each
-visit".  How many objects of some confidence are right is counted, and nothing is fitted to it.
+of the "train" part (training uses no labels), and reported on held-out ones; on small ones only (LARGEST), as some
+definitions need all windows at once, and of these on those where something is found.  The one that ships is "best of
+each visit".  How many objects of some confidence are right is counted, and nothing is fitted to it.
 Writes results/confidence.json.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -26,6 +28,7 @@ from cellsegmenter.types import CERTAIN, Instances
 
 RESULTS = Path(__file__).parent / "results" / "confidence.json"
 RESOLUTION = AbsoluteResolution(0.3)
+LARGEST = 360**2  # px of an image
 SHIPS = "best of each visit"
 EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)  # of what is counted as one confidence
 
@@ -110,8 +113,16 @@ def by_confidence(right: np.ndarray, confidence: np.ndarray) -> list[dict[str, f
     ]
 
 
-def measure(segmenter: CellSegmenter, images: ImageCollection) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Whether the objects of all images are right, and what each definition says of them."""
+class Measured(NamedTuple):
+    """The objects of all images that could be scored."""
+
+    n_images: int
+    right: np.ndarray  # (n,) bool
+    scores: dict[str, np.ndarray]  # (n,) each: what the definitions say
+
+
+def measure(segmenter: CellSegmenter, images: ImageCollection) -> Measured:
+    """Whether the objects of images are right, and what each definition says of them."""
     right: list[np.ndarray] = []
     scores: dict[str, list[np.ndarray]] = {}
     for image, truth in zip(images.images, images.labels, strict=True):
@@ -127,7 +138,8 @@ def measure(segmenter: CellSegmenter, images: ImageCollection) -> tuple[np.ndarr
         right.append(is_right(truth, np.asarray(segmentation.labels)))
         for name, of_image in values.items():
             scores.setdefault(name, []).append(of_image)
-    return np.concatenate(right), {name: np.concatenate(parts) for name, parts in scores.items()}
+    joined = {name: np.concatenate(parts) for name, parts in scores.items()}
+    return Measured(len(right), np.concatenate(right), joined)
 
 
 def main() -> None:
@@ -141,15 +153,17 @@ def main() -> None:
     result = {}
     for split in ("train", "test"):
         every = load_dsb2018(options.data, split=split)
-        small = [i for i, image in enumerate(every.images) if image.size <= 360**2]
+        small = [i for i, image in enumerate(every.images) if image.size <= LARGEST]
         spread = np.linspace(0, len(small) - 1, min(options.images, len(small))).astype(int)
         chosen = [small[i] for i in spread]
         part = every._replace(
             images=[every.images[i] for i in chosen], labels=[every.labels[i] for i in chosen]
         )
-        right, scores = measure(segmenter, part)
+        n_images, right, scores = measure(segmenter, part)
         result[split] = {
-            "images": len(chosen),
+            "images": n_images,
+            "largest_image_px": LARGEST,
+            "images_not_scored": len(chosen) - n_images,  # nothing found, or an object lost in rescaling
             "objects": len(right),
             "right": round(float(right.mean()), 3),
             "auroc": {name: round(float(roc_auc_score(right, values)), 3) for name, values in scores.items()},
