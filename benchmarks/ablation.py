@@ -21,12 +21,13 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from multi_mnist import BOUNDS, digit_images
+from multi_mnist import BOUNDS, digit_images, evaluate
+from scoring import find
 from sklearn.metrics import adjusted_rand_score
 
 from cellsegmenter import CellSegmenter
 from cellsegmenter.datasets import DigitImages
-from cellsegmenter.metrics import counting_accuracy, mean_average_precision, mean_matched_iou
+from cellsegmenter.metrics import mean_matched_iou
 from cellsegmenter.model import structured_vae
 from cellsegmenter.model.dpp import DeterminantalPointProcess
 from cellsegmenter.training import loop, objective, presence
@@ -88,19 +89,10 @@ def _foreground_ari(truth: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def _score(segmenter: CellSegmenter, test: DigitImages) -> dict[str, float]:
-    posterior = [
-        segmenter.sample_posterior(test.images[i : i + 50], n_samples=None) for i in range(0, 500, 50)
-    ]
-    counts = np.concatenate([p.n_objects[:, 0] for p in posterior])
-    labels = np.concatenate([p.labels[:, 0] for p in posterior])
-    one = segmenter.sample_posterior(test.images, n_samples=1).n_objects[:, 0]
-    return {
-        "counting_accuracy": counting_accuracy(test.count, counts),
-        "counting_accuracy_of_one_sample": counting_accuracy(test.count, one),
-        "mean_count_error": float(np.mean(counts - test.count)),
-        "ap50": mean_average_precision(list(test.labels), list(labels)),
-        "matched_iou": mean_matched_iou(list(test.labels), list(labels)),
-        "foreground_ari": _foreground_ari(np.asarray(test.labels), labels),
+    found = find(segmenter, test.images)
+    return evaluate(segmenter, test) | {
+        "matched_iou": round(mean_matched_iou(list(test.labels), list(found.labels)), 4),
+        "foreground_ari": round(_foreground_ari(np.asarray(test.labels), found.labels), 4),
     }
 
 
@@ -115,7 +107,7 @@ def run(name: str, train: DigitImages, test: DigitImages, options: argparse.Name
         "part": name,
         "steps": segmenter.card_["steps"],
         "seed": options.seed,
-        **{key: round(value, 4) for key, value in scores.items()},
+        **scores,
     }
 
 

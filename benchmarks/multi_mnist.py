@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from scoring import count_scores, find
 
 from cellsegmenter import CellSegmenter
 from cellsegmenter.datasets import DigitImages, load_mnist, make_multi_mnist
-from cellsegmenter.metrics import counting_accuracy, mean_average_precision
+from cellsegmenter.metrics import counting_accuracy
 
 RESULTS = Path(__file__).parent / "results"
 # The paper's crude bounds for 2 to 6 digits, and the frame that such a digit's ink can have.
@@ -63,11 +64,7 @@ class LearningCurve:
             return
         started = time.perf_counter()
         seconds = float(fitted_estimator.history_["seconds"][-1]) - self._spent
-        counts = [
-            fitted_estimator.sample_posterior(self.test.images[i : i + 50], n_samples=None).n_objects[:, 0]
-            for i in range(0, len(self.test.images), 50)
-        ]
-        accuracy = counting_accuracy(self.test.count, np.concatenate(counts))
+        accuracy = counting_accuracy(self.test.count, find(fitted_estimator, self.test.images).counts)
         self.points.append(
             {
                 "step": step,
@@ -95,20 +92,10 @@ def draw_curves(path: Path) -> None:
 
 
 def evaluate(segmenter: CellSegmenter, test: DigitImages) -> dict[str, float]:
-    """Counts and masks of held-out images, from the most probable posterior and from single samples."""
-    counts, labels, sampled = [], [], []
-    for start in range(0, len(test.images), 50):
-        images = test.images[start : start + 50]
-        posterior = segmenter.sample_posterior(images, n_samples=None)
-        counts.append(posterior.n_objects[:, 0])
-        labels.extend(posterior.labels[:, 0])
-        sampled.append(segmenter.sample_posterior(images, n_samples=1).n_objects[:, 0])
-    return {
-        "counting_accuracy": counting_accuracy(test.count, np.concatenate(counts)),
-        "counting_accuracy_of_one_sample": counting_accuracy(test.count, np.concatenate(sampled)),
-        "mean_count_error": float(np.mean(np.concatenate(counts) - test.count)),
-        "ap50": mean_average_precision(list(test.labels), labels),
-    }
+    """Counts and masks of held-out images from the most probable posterior, and counts from single samples."""
+    sampled = find(segmenter, test.images, n_samples=1)
+    accuracy = round(counting_accuracy(test.count, sampled.counts), 4)
+    return count_scores(test, find(segmenter, test.images)) | {"counting_accuracy_of_one_sample": accuracy}
 
 
 def digit_images(folder: Path, background: str) -> tuple[DigitImages, DigitImages]:
@@ -148,7 +135,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "steps": segmenter.card_["steps"],
         "mean_count": float(np.mean(test.count)),
-        **{name: round(value, 4) for name, value in evaluate(segmenter, test).items()},
+        **evaluate(segmenter, test),
         **({"curve": curve.points} if options.every else {}),
     }
 

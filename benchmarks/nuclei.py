@@ -14,35 +14,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+from scoring import label_scores
 from watershed import MIN_DISTANCES, score, watershed_segment
 
 from cellsegmenter import CellSegmenter
-from cellsegmenter.datasets import ImageCollection, load_dsb2018
+from cellsegmenter.datasets import load_dsb2018
 from cellsegmenter.io import write_overlay
-from cellsegmenter.metrics import (
-    average_precision,
-    count_error,
-    mean_average_precision,
-    pooled_average_precision,
-)
+from cellsegmenter.metrics import average_precision
 
 RESULTS = Path(__file__).parent / "results" / "nuclei.json"
-
-
-def label_scores(truth: list[np.ndarray], predicted: list[np.ndarray]) -> dict[str, float]:
-    """AP@0.5 as the mean over images and pooled, and the mean absolute error of the count."""
-    count_true = np.array([len(np.unique(labels[labels > 0])) for labels in truth])
-    count_pred = np.array([int(labels.max()) for labels in predicted])
-    return {
-        "ap50_mean": round(mean_average_precision(truth, predicted), 4),
-        "ap50_pooled": round(pooled_average_precision(truth, predicted), 4),
-        "count_error": round(count_error(count_true, count_pred), 3),
-    }
-
-
-def score_segmenter(segmenter: CellSegmenter, images: ImageCollection) -> dict[str, float]:
-    """Scores of a fitted segmenter."""
-    return label_scores(images.labels, segmenter.predict(images.images))
 
 
 def main() -> None:
@@ -55,7 +35,7 @@ def main() -> None:
     options = parser.parse_args()
 
     train, test = load_dsb2018(options.data, split="train"), load_dsb2018(options.data, split="test")
-    distance = max(MIN_DISTANCES, key=lambda d: score(train, d)[0])
+    distance = max(MIN_DISTANCES, key=lambda d: score(train, d)["ap50_mean"])
     classical = [watershed_segment(image, distance) for image in test.images]
     segmenter = CellSegmenter.load(options.model) if options.model else CellSegmenter.pretrained()
     segmenter.set_params(random_state=0)

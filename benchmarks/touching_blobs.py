@@ -18,30 +18,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from scoring import count_scores, find
 from sklearn.decomposition import PCA
 
 from cellsegmenter import CellSegmenter
 from cellsegmenter.datasets import LabelledImages, make_blobs
-from cellsegmenter.metrics import count_error, counting_accuracy, mean_average_precision
 
 RESULTS = Path(__file__).parent / "results" / "touching_blobs.json"
 # By the overlap of the blobs: boxes overlap more than what is in them.
 OVERLAP_THRESHOLD: dict[float, Any] = {0.3: "auto", 0.6: 0.75}
 BOUNDS = {"density": (1.5, 6.5), "area": (0.10, 0.30), "object_size": (10, 40)}
 N_SHOWN = 6
-
-
-def evaluate(segmenter: CellSegmenter, test: LabelledImages) -> dict[str, float]:
-    """Scores of the most probable posterior on images not trained on."""
-    parts = [segmenter.sample_posterior(test.images[i : i + 50], n_samples=None) for i in range(0, 500, 50)]
-    counts = np.concatenate([part.n_objects[:, 0] for part in parts])
-    labels = [label for part in parts for label in part.labels[:, 0]]
-    scores = {
-        "counting_accuracy": counting_accuracy(test.count, counts),
-        "count_error": count_error(test.count, counts),
-        "ap50": mean_average_precision(list(test.labels), labels),
-    }
-    return {name: round(score, 4) for name, score in scores.items()}
 
 
 def feature_colours(segmenter: CellSegmenter, images: np.ndarray) -> np.ndarray:
@@ -118,7 +105,7 @@ def main() -> None:
         }
         row = asked | {
             "seconds": round(time.perf_counter() - started),
-            **evaluate(segmenter, test),
+            **count_scores(test, find(segmenter, test.images)),
         }
         print(json.dumps(row), flush=True)
         rows = [other for other in rows if any(other[name] != asked[name] for name in asked)] + [row]

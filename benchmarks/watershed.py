@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
+from scoring import label_scores
 from skimage.feature import peak_local_max
 from skimage.filters import gaussian, threshold_otsu
 from skimage.segmentation import watershed
 
 from cellsegmenter.datasets import ImageCollection, load_dsb2018
-from cellsegmenter.metrics import count_error, mean_average_precision, pooled_average_precision
 
 MIN_DISTANCES = (3, 5, 7, 9, 12)  # px
 MIN_AREA = 20  # px
@@ -51,16 +51,9 @@ def watershed_segment(image: np.ndarray, min_distance: int = 7) -> np.ndarray:
     return watershed(-distance, seeds, mask=components > 0).astype(np.int32)
 
 
-def score(collection: ImageCollection, min_distance: int) -> tuple[float, float, float]:
-    """AP@0.5 as the mean over images and pooled, and the mean absolute error of the count."""
-    predicted = [watershed_segment(image, min_distance) for image in collection.images]
-    count_true = [len(np.unique(labels[labels > 0])) for labels in collection.labels]
-    count_pred = [int(labels.max()) for labels in predicted]
-    return (
-        mean_average_precision(collection.labels, predicted),
-        pooled_average_precision(collection.labels, predicted),
-        count_error(np.array(count_true), np.array(count_pred)),
-    )
+def score(collection: ImageCollection, min_distance: int) -> dict[str, float]:
+    """See `label_scores`."""
+    return label_scores(collection.labels, [watershed_segment(im, min_distance) for im in collection.images])
 
 
 def main() -> None:
@@ -73,9 +66,9 @@ def main() -> None:
 
     print("part   min_distance  AP@0.5 mean  AP@0.5 pooled  count error")
     train_scores = {distance: score(train, distance) for distance in MIN_DISTANCES}
-    best = max(train_scores, key=lambda distance: train_scores[distance][0])
-    rows = [("train", distance, *values) for distance, values in train_scores.items()]
-    for part, distance, mean, pooled, error in [*rows, ("test", best, *score(test, best))]:
+    best = max(train_scores, key=lambda distance: train_scores[distance]["ap50_mean"])
+    rows = [("train", distance, *scores.values()) for distance, scores in train_scores.items()]
+    for part, distance, mean, pooled, error in [*rows, ("test", best, *score(test, best).values())]:
         print(f"{part:6} {distance:12d}  {mean:11.3f}  {pooled:13.3f}  {error:11.2f}")
 
 
