@@ -16,7 +16,7 @@ from cellsegmenter.serialization import plain_value
 __all__ = ["model_card", "model_hash", "software_versions"]
 
 # Packages whose version can change the numbers of a result.
-PACKAGES = ("cellsegmenter", "torch", "numpy", "scipy", "scikit-image", "igraph", "leidenalg", "tifffile")
+PACKAGES = ("cellsegmenter", "torch", "numpy", "scipy", "scikit-image", "igraph", "tifffile")
 
 
 def software_versions() -> dict[str, str]:
