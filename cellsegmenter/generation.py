@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from cellsegmenter.inference import BATCH_SIZE, InferenceSettings, sample_windows
-from cellsegmenter.model.rendering import render
+from cellsegmenter.inference import BATCH_SIZE, InferenceSettings, cut_at_half_maximum, sample_windows
+from cellsegmenter.model.rendering import PresentObjects, render
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.tables import posterior_arrays
-from cellsegmenter.types import PosteriorSamples
+from cellsegmenter.types import PosteriorSamples, WindowPosterior
 from cellsegmenter.windows import first_window
 
 __all__ = ["DecodedCodes", "GeneratedImages", "decode_codes", "draw_images", "posterior_of_windows"]
@@ -37,14 +38,31 @@ def posterior_of_windows(
     model: StructuredVAE, images: Sequence[PreparedImage], settings: InferenceSettings, device: torch.device
 ) -> PosteriorSamples:
     """Posterior samples of prepared images no larger than a window; see `CellSegmenter.sample_posterior`."""
-    parts = []
+    posteriors, mixing_probs = [], []
     for start in range(0, len(images), BATCH_SIZE):
         batch = images[start : start + BATCH_SIZE]
         windows = np.stack([first_window(image, model.config.window_size) for image in batch])
         corners = np.array([(start + i, 0) for i in range(len(batch))])
-        samples = sample_windows(model, windows, corners, settings, device)
-        parts.append([posterior for _, posterior in samples])
-    return posterior_arrays(parts)
+        samples = [posterior for _, posterior in sample_windows(model, windows, corners, settings, device)]
+        posteriors.append(samples)
+        mixing_probs.append([_shown(model, posterior, windows, settings.intensity) for posterior in samples])
+    return posterior_arrays(posteriors, mixing_probs)
+
+
+def _shown(
+    model: StructuredVAE, posterior: WindowPosterior, windows: np.ndarray, intensity: Literal["log", "linear"]
+) -> Tensor:
+    """Mixing probabilities (B, K, H, W); blobs end where they end in `predict`."""
+    prob = render(posterior).mixing_prob
+    if model.config.shape != "blob":
+        return prob
+    where = (posterior.presence > 0.5).nonzero(as_tuple=True)
+    # A patch for each object that is the whole window.
+    row, column = (
+        torch.arange(side, device=prob.device).expand(len(where[0]), -1) for side in prob.shape[-2:]
+    )
+    drawn = cut_at_half_maximum(PresentObjects(row, column, prob[where]), posterior, windows, intensity)
+    return prob.index_put(where, drawn.mixing_prob)
 
 
 def decode_codes(model: StructuredVAE, codes: np.ndarray, device: torch.device) -> DecodedCodes:

@@ -26,7 +26,7 @@ from cellsegmenter.store import Record, Store, Task, run_tasks
 from cellsegmenter.types import CERTAIN, Instances, WindowPosterior
 from cellsegmenter.windows import ImagePart, Region, Tiling, WindowGrid, make_windows
 
-__all__ = ["BATCH_SIZE", "InferenceSettings", "infer_tiles", "sample_windows"]
+__all__ = ["BATCH_SIZE", "InferenceSettings", "cut_at_half_maximum", "infer_tiles", "sample_windows"]
 
 # Mixing probabilities below this are not stored: the tail of a sigmoid, which adds less than E_min to any edge.
 _NEGLIGIBLE = 0.01
@@ -155,8 +155,8 @@ def _infer(
         pixels = part.windows(index)
         for sample, posterior in sample_windows(model, pixels, grid.origin[index], settings, device):
             drawn = present_objects(posterior)
-            if model.config.shape == "blob":  # parts of a free object may well be darker
-                drawn = _cut_at_half_maximum(drawn, posterior, pixels, settings.intensity)
+            if model.config.shape == "blob":
+                drawn = cut_at_half_maximum(drawn, posterior, pixels, settings.intensity)
             parts.append(_collect(posterior, drawn, grid.origin[index], index, sample, frame))
     return _assemble(parts, grid, model.config.latent_dim, settings, frame)
 
@@ -175,10 +175,13 @@ class _Found:
     z_what: np.ndarray  # (n, D)
 
 
-def _cut_at_half_maximum(
+def cut_at_half_maximum(
     drawn: PresentObjects, posterior: WindowPosterior, pixels: np.ndarray, intensity: Literal["log", "linear"]
 ) -> PresentObjects:
-    """Objects without the pixels that are less than half as bright; `pixels` (B, C, H, W) are normalised."""
+    """Objects without the pixels that are less than half as bright; `pixels` (B, C, H, W) are normalised.
+
+    For blobs: parts of a free object may well be darker.
+    """
     window = (posterior.presence > 0.5).nonzero(as_tuple=True)[0]
     image = torch.as_tensor(pixels, dtype=torch.float32, device=posterior.background.device)
     bright = above_half_maximum(

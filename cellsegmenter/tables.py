@@ -84,27 +84,36 @@ def labels_like(X: Any, labels: list[np.ndarray], channel_axis: int | None) -> A
     return labels[0] if is_single_image(X, channel_axis=channel_axis) else np.stack(labels)
 
 
-def posterior_arrays(batches: list[list[WindowPosterior]]) -> PosteriorSamples:
-    """Join posteriors, a list of samples for each batch of windows, to arrays (n_images, n_samples, ...)."""
-    slots = max(posterior.presence.shape[1] for samples in batches for posterior in samples)
+def posterior_arrays(
+    posteriors: list[list[WindowPosterior]], mixing_probs: list[list[torch.Tensor]]
+) -> PosteriorSamples:
+    """Join posteriors, a list of samples for each batch of windows, to arrays (n_images, n_samples, ...).
 
-    def joined(field: Any, has_slots: bool) -> np.ndarray:
-        def padded(values: torch.Tensor) -> np.ndarray:
-            array = values.float().cpu().numpy()
-            missing = slots - array.shape[1] if has_slots else 0
-            return np.pad(array, [(0, 0), (0, missing)] + [(0, 0)] * (array.ndim - 2)) if missing else array
+    Parameters
+    ----------
+    posteriors : list of lists of WindowPosterior
+    mixing_probs : list of lists of Tensor (B, K, H, W)
+        Of the same samples: what is shown of each object.
+    """
+    slots = max(posterior.presence.shape[1] for samples in posteriors for posterior in samples)
 
+    def padded(values: torch.Tensor, has_slots: bool) -> np.ndarray:
+        array = values.float().cpu().numpy()
+        missing = slots - array.shape[1] if has_slots else 0
+        return np.pad(array, [(0, 0), (0, missing)] + [(0, 0)] * (array.ndim - 2)) if missing else array
+
+    def joined(batches: list[list[Any]], field: Any, has_slots: bool) -> np.ndarray:
         return np.concatenate(
-            [np.stack([padded(field(posterior)) for posterior in samples], axis=1) for samples in batches]
+            [np.stack([padded(field(part), has_slots) for part in samples], axis=1) for samples in batches]
         )
 
     return PosteriorSamples(
-        presence=joined(lambda p: p.presence, True) > 0.5,
-        presence_prob=joined(lambda p: p.presence_prob, True),
-        boxes=joined(lambda p: torch.stack(list(p.boxes), -1), True),
-        z_what=joined(lambda p: p.z_what.mean, True),
-        z_background=joined(lambda p: p.z_background.mean, False),
-        mixing_prob=joined(lambda p: render(p).mixing_prob, True),
-        background=joined(lambda p: p.background, False),
-        reconstruction=joined(lambda p: render(p).reconstruction, False),
+        presence=joined(posteriors, lambda p: p.presence, True) > 0.5,
+        presence_prob=joined(posteriors, lambda p: p.presence_prob, True),
+        boxes=joined(posteriors, lambda p: torch.stack(list(p.boxes), -1), True),
+        z_what=joined(posteriors, lambda p: p.z_what.mean, True),
+        z_background=joined(posteriors, lambda p: p.z_background.mean, False),
+        mixing_prob=joined(mixing_probs, lambda prob: prob, True),
+        background=joined(posteriors, lambda p: p.background, False),
+        reconstruction=joined(posteriors, lambda p: render(p).reconstruction, False),
     )

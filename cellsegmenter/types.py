@@ -104,9 +104,9 @@ class PosteriorSamples(NamedTuple):
     boxes: np.ndarray  # (N, S, K, 4) float32: x centre, y centre, width, height, px
     z_what: np.ndarray  # (N, S, K, D) float32: posterior means
     z_background: np.ndarray  # (N, S, D_bg) float32: posterior means
-    mixing_prob: np.ndarray  # (N, S, K, H, W) float32
+    mixing_prob: np.ndarray  # (N, S, K, H, W) float32; blobs end at half their height, as in prediction
     background: np.ndarray  # (N, S, C, H, W) float32, normalised intensity
-    reconstruction: np.ndarray  # (N, S, C, H, W) float32
+    reconstruction: np.ndarray  # (N, S, C, H, W) float32: the model's expected image, with the halos of blobs
 
     @property
     def n_objects(self) -> np.ndarray:

@@ -138,3 +138,24 @@ def test_prediction_cuts_blobs_and_no_other_shapes(segmenter, scenes, intensity)
         found[shape] = graph.store.load("found-0")
     mass = {shape: found[shape]["mass"].sum() for shape in found}
     assert 0.3 * mass["free"] < mass["blob"] < 0.95 * mass["free"]
+
+
+@pytest.mark.parametrize("intensity", ["log", "linear"])
+def test_a_posterior_sample_is_cut_as_in_prediction(segmenter, scenes, intensity):
+    """An image of one window's size, seen once in prediction, with the same random numbers."""
+    image = gaussian_filter(scenes[0][0], 2)[:48, :48]
+    segmenter.set_params(intensity=intensity, stride=48, n_samples=1)
+    model, found = segmenter.model_, {}
+    for shape in ("free", "blob"):
+        model.config = replace(model.config, shape=shape)
+        found[shape] = segmenter.sample_posterior(image, n_samples=1)
+    shown = {shape: samples.mixing_prob.sum() for shape, samples in found.items()}
+    assert 0.3 * shown["free"] < shown["blob"] < 0.95 * shown["free"]
+    np.testing.assert_array_equal(found["blob"].reconstruction, found["free"].reconstruction)
+
+    record = segmenter.consensus(image).graph.store.load("found-0")
+    objects = np.repeat(np.arange(len(record["n_pixels"])), record["n_pixels"])
+    predicted = np.zeros((len(record["n_pixels"]), image.size), np.uint8)
+    predicted[objects, record["pixel"]] = record["weight"]
+    sampled = np.rint(255 * found["blob"].mixing_prob[found["blob"].presence]).reshape(len(predicted), -1)
+    np.testing.assert_allclose(predicted, np.where(sampled > 0.01 * 255, sampled, 0), atol=1)
