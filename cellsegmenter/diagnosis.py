@@ -17,6 +17,7 @@ from cellsegmenter.datasets import load_nuclei
 from cellsegmenter.estimator import CellSegmenter
 from cellsegmenter.metrics import average_precision
 from cellsegmenter.model.device import resolve_device
+from cellsegmenter.packages import install
 
 __all__ = ["Finding", "diagnose"]
 
@@ -96,11 +97,10 @@ def _packages() -> list[Finding]:
         installed = _installed(requirement.name)
         fits = installed is not None and requirement.specifier.contains(installed, prereleases=True)
         value = installed or "missing"
+        remedy = "" if fits else install(f"'{requirement.name}{requirement.specifier}'")
         if extra is not None:
-            remedy = "" if fits else f"pip install 'cellsegmenter[{extra}]'"
             findings.append(Finding("extras", f"[{extra}] {requirement.name}", value, remedy=remedy))
         else:
-            remedy = "" if fits else f"pip install '{requirement.name}{requirement.specifier}'"
             findings.append(Finding("packages", requirement.name, value, fits, remedy))
     return findings
 
@@ -130,7 +130,7 @@ def _model() -> Finding:
         segmenter = CellSegmenter.pretrained().set_params(random_state=0, stride=40)
         found = segmenter.predict(image)
     except Exception as error:  # whatever is broken is what the user wants to hear of
-        remedy = "install the package again: pip install --force-reinstall cellsegmenter"
+        remedy = "install the package again, in the folder of its source: pip install --force-reinstall --no-deps ."
         return Finding("model", "built-in model", f"{type(error).__name__}: {error}", False, remedy)
     precision = average_precision(annotation, found)
     seconds, annotated = time.perf_counter() - started, np.count_nonzero(np.unique(annotation))

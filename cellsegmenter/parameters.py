@@ -17,6 +17,7 @@ from cellsegmenter.consensus import AbsoluteResolution, check_resolution
 from cellsegmenter.io import check_writable
 from cellsegmenter.model.config import PRESETS, ModelConfig, grid_level_for
 from cellsegmenter.model.device import resolve_device
+from cellsegmenter.packages import needs
 from cellsegmenter.validation import check_bounds, check_choice, check_number
 from cellsegmenter.windows import check_stride
 
@@ -251,10 +252,7 @@ def check_for_training(parameters: Parameters) -> tuple[Bounds, str]:
     if p.tensorboard is not None:
         check_writable(p.tensorboard, folder=True)
         if find_spec("tensorboard") is None:
-            raise ImportError(
-                f"tensorboard={str(p.tensorboard)!r} needs a further package; "
-                "run: pip install 'cellsegmenter[tensorboard]'"
-            )
+            raise ImportError(needs(f"tensorboard={str(p.tensorboard)!r}", "tensorboard"))
     check_for_prediction(p)
     sampling_of(p, bounds.window_size)
     if p.network != "auto":

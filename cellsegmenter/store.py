@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -18,6 +17,8 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
+
+from cellsegmenter.files import in_one_go
 
 __all__ = [
     "FolderStore",
@@ -152,7 +153,7 @@ class FolderStore:
             )
         else:
             self.path.mkdir(parents=True, exist_ok=True)
-            with self._replacing(_MANIFEST) as temporary:
+            with in_one_go(manifest) as temporary:
                 temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
 
     def _check(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -174,7 +175,7 @@ class FolderStore:
             return {field: file[field] for field in fields or file.files}
 
     def save(self, name: str, record: Record) -> None:
-        with self._replacing(f"{name}.npz") as temporary, open(temporary, "wb") as file:
+        with in_one_go(self._file(name)) as temporary, open(temporary, "wb") as file:
             np.savez(file, **record)  # type: ignore[arg-type]
 
     def discard(self, name: str) -> None:
@@ -194,26 +195,6 @@ class FolderStore:
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.npz"
-
-    def _replacing(self, name: str) -> _Replacing:
-        return _Replacing(self.path / name)
-
-
-class _Replacing:
-    """A temporary file beside a path that takes its place if nothing goes wrong."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-
-    def __enter__(self) -> Path:
-        return self.temporary
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            os.replace(self.temporary, self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
 
 
 class Task(NamedTuple):

@@ -38,7 +38,7 @@ def run_batch(jobs: Sequence[Job], work: Callable[[Job], None], running: Running
             work(job)
         except Exception as error:  # a night's work must not end because of one image, whatever the reason
             reason = reporting.explain(error)
-            if not isinstance(error, ValueError | OSError | click.ClickException):
+            if not isinstance(error, (*reporting.COMPLAINTS, click.ClickException)):
                 reason = f"{type(error).__name__}: {reason}"
                 reporting.logger.error(traceback.format_exc())
             reporting.complain(reason if str(job.image) in reason else f"{job.image}: {reason}")

@@ -27,7 +27,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
-        except (ValueError, OSError) as error:
+        except reporting.COMPLAINTS as error:
             if ctx.params["debug"] or getattr(error, "errno", None) == errno.EPIPE:
                 raise
             reporting.logger.error(reporting.explain(error))

@@ -22,7 +22,6 @@ ENDINGS = {
     "confidence": "_confidence.tif",
 }
 SEVERAL = {"maps": ("foreground", "confidence")}  # words for several kinds at once
-TABLES = ("table", "parquet", "anndata")
 PACKAGES = {"parquet": "pyarrow", "anndata": "anndata", "rois": "roifile", "ome-zarr": "zarr"}
 
 
@@ -119,8 +118,8 @@ def check_packages(kinds: Sequence[str]) -> None:
     """Before the work: what is to be saved may need a package that is not installed."""
     from importlib.util import find_spec
 
+    from cellsegmenter.packages import needs
+
     for kind in kinds:
         if kind in PACKAGES and find_spec(PACKAGES[kind]) is None:
-            raise click.UsageError(
-                f"--save {kind} needs a further package; run: pip install {PACKAGES[kind]}"
-            )
+            raise click.UsageError(needs(f"--save {kind}", PACKAGES[kind]))

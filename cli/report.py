@@ -52,8 +52,5 @@ def report(
     if files:
         segmenter.set_params(channel_axis=channel_axis(files[0]))
     title = "The built-in nuclei model" if model is None else model.stem
-    try:
-        write_report(output, segmenter, images=[file.array for file in files], title=title)
-    except ImportError as error:
-        raise click.ClickException(str(error)) from error
+    write_report(output, segmenter, images=[file.array for file in files], title=title)
     running.say(f"wrote {output}")

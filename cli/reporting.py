@@ -8,6 +8,9 @@ from pathlib import Path
 
 import click
 
+# What a command ends with in one line: the input, the machine or a setting is at fault, not the program.
+COMPLAINTS = (ValueError, OSError, ImportError, FloatingPointError)
+
 logger = logging.getLogger("cellseg")
 logger.propagate = False  # the screen is not the logger's business
 logger.addHandler(logging.NullHandler())

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -388,6 +389,17 @@ def test_fit_writes_for_tensorboard(image, tmp_path):
     result = run("fit", image, "-o", tmp_path / "model.safetensors", *options)
     assert result.exit_code == 0, result.output
     assert [path.name for path in (tmp_path / "runs").glob("events.out.tfevents.*")]
+
+
+def test_fit_without_tensorboard_says_how_to_get_it(image, tmp_path, monkeypatch):
+    monkeypatch.setattr("cellsegmenter.parameters.find_spec", lambda name: None)
+    options = ("-o", tmp_path / "model.safetensors", "--tensorboard", tmp_path / "runs")
+    refused("fit", image, *options, saying="needs a further package; run: pip install tensorboard")
+
+
+def test_a_report_without_matplotlib_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    refused("report", "-o", tmp_path / "report.html", saying="run: pip install matplotlib")
 
 
 def test_fit_says_once_how_files_were_read_that_are_alike(tmp_path):

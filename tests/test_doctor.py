@@ -41,7 +41,7 @@ def test_a_missing_package_is_broken_and_a_missing_extra_is_not(without_model, m
     assert not found["python-igraph"]["works"]
     assert "pip install 'python-igraph>=" in found["python-igraph"]["remedy"]
     assert found["[zarr] zarr"]["works"]
-    assert found["[zarr] zarr"]["remedy"] == "pip install 'cellsegmenter[zarr]'"
+    assert found["[zarr] zarr"]["remedy"] == "pip install 'zarr>=3'"
 
 
 def test_a_package_that_is_too_old_is_broken(without_model, monkeypatch):

@@ -1,6 +1,7 @@
 """Imports point down only, siblings do not know each other, and no import hides a cycle in a function."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    {"types", "store"},
+    {"types", "files", "packages"},
+    {"store"},
     {
         "windows",
         "normalize",
@@ -137,6 +139,12 @@ def test_the_command_line_starts_without_torch():
     script = "import sys, cellsegmenter_cli.main; print({'torch', 'sklearn', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_no_remedy_asks_a_registry_for_this_package():
+    asking = re.compile(r"pip install[^\n]*cellsegmenter")  # it is on none
+    for path in [*FILES.values(), *ROOT.glob("docs/*.md")]:
+        assert not asking.search(path.read_text(encoding="utf-8")), path
 
 
 def test_every_package_is_installed():

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cellsegmenter.files import in_one_go, path_beside
+
 __all__ = [
     "SUFFIXES",
     "ImageFileError",
@@ -100,16 +102,12 @@ def check_writable(path: str | Path, *, folder: bool = False) -> None:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place once it is complete, or vanishes."""
+    """As `cellsegmenter.files.in_one_go`, for a path of the user's: it is checked, and its folder is made."""
     check_writable(path)
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
+    with in_one_go(path) as temporary:
         yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -117,7 +115,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its place, and that of an older one, once it is complete."""
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = path_beside(path)
     try:
         yield temporary
         if path.exists():

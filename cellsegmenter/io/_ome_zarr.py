@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cellsegmenter.packages import needs
+
 from ._files import ImageFileError, square_pixel_size
 from ._layout import Source
 
@@ -19,7 +21,7 @@ def read_ome_zarr(path: Path, level: int) -> Source:
     try:
         import zarr
     except ImportError:
-        raise ImageFileError(f"{path} needs a further package; run: pip install zarr") from None
+        raise ImageFileError(needs(path, "zarr")) from None
     try:
         attributes = ome_attributes(path)
         multiscale = attributes["multiscales"][0]

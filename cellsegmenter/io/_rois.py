@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from cellsegmenter.packages import needs
+
 from ._files import ImageFileError, replacing
 from ._outlines import Outline, object_outlines
 from ._stacks import LabelPlane, label_planes
@@ -62,7 +64,7 @@ def write_rois(
     try:
         import roifile
     except ImportError:
-        raise ImageFileError(f"{path} needs a further package; run: pip install roifile") from None
+        raise ImageFileError(needs(path, "roifile")) from None
     rois, names = [], []
     for plane in label_planes(labels, axes, None, position):
         for outline in object_outlines(plane.labels):

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from cellsegmenter.packages import needs
+
 from ._files import ImageFileError, replacing
 
 __all__ = ["TABLE_SUFFIXES", "check_table_path", "to_anndata", "write_table"]
@@ -67,9 +69,7 @@ def check_table_path(path: str | Path) -> None:
         try:
             __import__(PACKAGES[suffix])
         except ImportError:
-            raise ImageFileError(
-                f"{path} needs a further package; run: pip install {PACKAGES[suffix]}"
-            ) from None
+            raise ImageFileError(needs(path, PACKAGES[suffix])) from None
 
 
 def to_anndata(table: Table) -> Any:
@@ -104,7 +104,7 @@ def to_anndata(table: Table) -> Any:
         import anndata
         import pandas as pd
     except ImportError:
-        raise ImportError("to_anndata needs a further package; run: pip install anndata") from None
+        raise ImportError(needs("to_anndata", "anndata")) from None
     columns = _columns(table)
     latent = [name for name in columns if name.startswith(LATENT) and name[len(LATENT) :].isdigit()]
     if not latent or "centroid-0" not in columns:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from cellsegmenter.packages import needs
+
 from ._files import ImageFileError, square_pixel_size
 from ._layout import LARGE, Position, Source
 
@@ -84,7 +86,7 @@ def _array_of(file: tifffile.TiffFile, path: Path, number: int, level: int) -> A
 def _remedy(path: Path, reason: str) -> str:
     """What went wrong, and what helps."""
     if "imagecodecs" in reason:
-        return f"{path} has a compression that needs a further package; run: pip install imagecodecs"
+        return needs(f"{path} has a compression that", "imagecodecs")
     if "not a TIFF" in reason:
         return f"{path} is not a TIFF file in spite of its name; export it again or correct its suffix"
     return f"{path} cannot be read, it may be damaged or truncated ({reason}); copy or export it again"

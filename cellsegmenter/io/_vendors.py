@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cellsegmenter.packages import install, needs
+
 from ._files import ImageFileError, square_pixel_size
 from ._layout import Position, Source
 
 __all__ = ["read_vendor_file"]
 
-INSTALL = "pip install bioio bioio-czi bioio-nd2"
+PACKAGES = ("bioio", "bioio-czi", "bioio-nd2")
 
 
 def read_vendor_file(path: Path, page: Position, level: int) -> tuple[Source, Position]:
@@ -21,9 +23,7 @@ def read_vendor_file(path: Path, page: Position, level: int) -> tuple[Source, Po
     try:
         from bioio import BioImage
     except ImportError:
-        raise ImageFileError(
-            f"{path} needs further packages; run: {INSTALL}, or export it as OME-TIFF"
-        ) from None
+        raise ImageFileError(f"{needs(path, *PACKAGES)}, or export it as OME-TIFF") from None
     try:
         image = BioImage(path)
         page = _choose_scene(image, path, page)
@@ -36,7 +36,7 @@ def read_vendor_file(path: Path, page: Position, level: int) -> tuple[Source, Po
         raise
     except Exception as error:  # each format's reader raises what it likes
         raise ImageFileError(
-            f"{path} cannot be read by bioio ({error}); install its reader by {INSTALL}, "
+            f"{path} cannot be read by bioio ({error}); install its reader by {install(*PACKAGES)}, "
             "or export it as OME-TIFF"
         ) from error
     if level not in levels:

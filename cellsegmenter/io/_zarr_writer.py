@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cellsegmenter.packages import needs
+
 from ._files import ImageFileError, replacing_folder
 from ._layout import ImageStack
 from ._ome_zarr import ome_attributes
@@ -160,7 +162,7 @@ def _zarr(path: str | Path) -> Any:
     try:
         import zarr
     except ImportError:
-        raise ImageFileError(f"{path} needs a further package; run: pip install zarr") from None
+        raise ImageFileError(needs(path, "zarr")) from None
     return zarr
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from skimage.segmentation import find_boundaries
 
 from cellsegmenter.html import OBJECT_COLOURS
+from cellsegmenter.packages import needs
 from cellsegmenter.report.notes import constraints_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def _new_figure(width: float, height: float, n_rows: int, n_columns: int) -> tup
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError:
-        raise ImportError("plots need a further package; run: pip install 'cellsegmenter[plot]'") from None
+        raise ImportError(needs("a plot", "matplotlib")) from None
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.1))
     return figure, figure.subplots(n_rows, n_columns, squeeze=False)
 
