@@ -48,11 +48,11 @@ def fit_attributes(segmenter: Any, X: Any, y: Any, bounds: Bounds, preset: str) 
         trained_on = f"{trained_on}; went on from a model trained on {segmenter.card_['trained_on']}"
     seed = seed_of(segmenter.random_state)
     estimated_scale = noise_scale_of(images, bounds.window_size, seed)
-    noise_scale = float(estimated_scale if segmenter.noise_scale is None else segmenter.noise_scale)
+    noise_scale = estimated_scale if segmenter.noise_scale is None else segmenter.noise_scale
     config = model_config(segmenter, bounds, preset, shape=shape, n_channels=images[0].shape[0])
     model = continued_model(segmenter.model_, config) if goes_on else new_model(config, seed)
     objective = training_objective(segmenter, bounds, shape=shape, noise_scale=noise_scale)
-    settings = training_settings(segmenter, bounds, preset, from_scratch=not goes_on, seed=seed)
+    settings = training_settings(segmenter, bounds, preset, images, from_scratch=not goes_on, seed=seed)
     on_the_card = {name: getattr(segmenter, name) for name in _ON_THE_CARD}
 
     def as_fitted(model: StructuredVAE, learned: Learned) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def fit_attributes(segmenter: Any, X: Any, y: Any, bounds: Bounds, preset: str) 
             "model_": model,
             "history_": learned.history,
             "n_channels_in_": config.n_channels,
-            "noise_scale_": noise_scale,
+            "noise_scale_": objective.settings.noise_scale,  # of a checkpoint that was gone on from: its own
             "working_diameter_": bounds.diameter,
             "penalties_": learned.penalties,
             "card_": card,

@@ -14,6 +14,7 @@ import torch
 from cellsegmenter.model.config import ModelConfig
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.parameters import Bounds, Parameters, training_overlap
+from cellsegmenter.preparation import PreparedImage, fingerprint
 from cellsegmenter.training.constraints import PosteriorConstraints
 from cellsegmenter.training.loop import Run, TrainingSettings, train
 from cellsegmenter.training.noise_scale import estimate_noise_scale
@@ -139,9 +140,15 @@ def training_objective(
 
 
 def training_settings(
-    parameters: Parameters, bounds: Bounds, preset: str, *, from_scratch: bool, seed: int
+    parameters: Parameters,
+    bounds: Bounds,
+    preset: str,
+    images: Sequence[PreparedImage],
+    *,
+    from_scratch: bool,
+    seed: int,
 ) -> TrainingSettings:
-    """The run that a preset and the user's parameters ask for; None stands for the preset's own."""
+    """The run that a preset and the user's parameters ask for on these images; None stands for the preset's own."""
     p = parameters
     own_steps, own_batch_size, own_rate = _TRAINING[preset]
     return TrainingSettings(
@@ -155,4 +162,9 @@ def training_settings(
         from_scratch=from_scratch,
         progress=p.verbose,
         checkpoint=None if p.checkpoint is None else Path(p.checkpoint),
+        given={
+            "images": fingerprint(images),
+            "intensity": p.intensity,
+            "noise_scale": None if p.noise_scale is None else float(p.noise_scale),
+        },
     )

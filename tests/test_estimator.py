@@ -320,13 +320,47 @@ def test_a_checkpoint_of_other_bounds_or_settings_is_refused(scenes, tmp_path, f
         ({"batch_size": 3}, "batch_size"),
         ({"n_steps": 20}, "n_steps"),
         ({"presence_update": "straight_through"}, "presence_update"),
+        ({"noise_scale": 0.2}, "noise_scale"),
+        ({"intensity": "linear"}, "intensity"),
     ):
         with pytest.raises(
-            CheckpointError, match=rf"run\.ckpt' belongs to a run with another .*{named}.*delete it"
+            CheckpointError, match=rf"run\.ckpt' belongs to a run that differs in .*{named}.*; delete it"
         ):
             CellSegmenter(**settings | changed).fit(scenes[0])
     # A seed is none of them: the checkpoint has the state of the generators.
     CellSegmenter(**settings | {"random_state": None}).fit(scenes[0])
+
+
+def test_a_checkpoint_of_other_images_is_refused(scenes, tmp_path):
+    images, checkpoint = scenes[0], tmp_path / "run.ckpt"
+    settings = BRIEF | {"checkpoint": checkpoint}
+    CellSegmenter(**settings).fit(images[:4])
+    for others in (images[4:8], images[:3], images[3::-1], 1.01 * images[:4], images[:4, :60]):
+        with pytest.raises(CheckpointError, match=r"differs in images; delete it.*another name"):
+            CellSegmenter(**settings).fit(others)
+    CellSegmenter(**settings).fit([image for image in images[:4]])  # the same ones, given in another way
+
+
+def test_a_run_goes_on_with_the_noise_scale_that_it_began_with(scenes, tmp_path, monkeypatch, frequent):
+    """Without a seed another one would be estimated from other crops."""
+    settings = BRIEF | {"n_steps": 20, "random_state": None, "checkpoint": tmp_path / "run.ckpt"}
+    scales = iter([0.05, 0.06, 0.07])
+    monkeypatch.setattr(fitting, "noise_scale_of", lambda *arguments: next(scales))
+    used = []
+
+    def watched(run, image, original=loop_module.training_step):
+        used.append(run.objective.settings.noise_scale)
+        if len(used) == 15:
+            raise KeyboardInterrupt
+        return original(run, image)
+
+    monkeypatch.setattr(loop_module, "training_step", watched)
+    with pytest.raises(KeyboardInterrupt):
+        CellSegmenter(**settings).fit(scenes[0])
+    resumed = CellSegmenter(**settings).fit(scenes[0])
+    finished = CellSegmenter(**settings).fit(scenes[0])
+    assert set(used) == {0.05}
+    assert resumed.noise_scale_ == finished.noise_scale_ == 0.05
 
 
 def test_a_collapsed_training_says_so_and_recovers(scenes, monkeypatch):

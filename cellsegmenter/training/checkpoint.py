@@ -11,7 +11,7 @@ from cellsegmenter.io import replacing
 
 __all__ = ["CheckpointError", "read_checkpoint", "write_checkpoint"]
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 class CheckpointError(ValueError):

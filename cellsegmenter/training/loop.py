@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,8 @@ class TrainingSettings:
     progress: bool = True
     checkpoint: Path | None = None
     checkpoint_interval: int = 200  # steps
+    # Of what the user gave, what else a checkpoint has to agree with, by name; JSON-serialisable.
+    given: dict[str, Any] = field(default_factory=dict)
 
 
 class Run:
@@ -100,21 +102,23 @@ class Run:
         return self.step if self.settings.from_scratch else self.step + self.settings.n_steps
 
     def identity(self) -> dict[str, Any]:
-        """What has to be the same for another run to go on from this one: sizes, bounds and settings.
+        """What has to be the same for another run to go on from this one: sizes, bounds, settings, what was given.
 
-        Not the seed, as the checkpoint has the generators, nor the noise scale, which is estimated with it.
+        Not the seed, as the checkpoint has the generators, nor a noise scale that was estimated with it: the
+        checkpoint has that, too.
         """
         objective, settings = asdict(self.objective.settings), asdict(self.settings)
         bounds = {f"bounds of {name}": pair for name, pair in self.objective.constraints.bounds.items()}
         sapr = {"sapr": self.objective.constraints.enabled}
         every = self.model.config.to_dict() | objective | settings | bounds | sapr
-        free = ("seed", "noise_scale", "progress", "checkpoint", "checkpoint_interval")
-        return {name: value for name, value in every.items() if name not in free}
+        free = ("seed", "noise_scale", "progress", "checkpoint", "checkpoint_interval", "given")
+        return {name: value for name, value in every.items() if name not in free} | self.settings.given
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(),
             "objective": self.objective.state_dict(),
+            "noise_scale": self.objective.settings.noise_scale,
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
             "step": self.step,
@@ -132,11 +136,12 @@ class Run:
         changed = [name for name in ours if theirs.get(name) != ours[name]]
         if changed:
             raise CheckpointError(
-                f"checkpoint={str(source)!r} belongs to a run with another {', '.join(changed)}; "
-                "delete it to start anew, or fit with the parameters it was made with"
+                f"checkpoint={str(source)!r} belongs to a run that differs in {', '.join(changed)}; delete it to start "
+                "anew, give another name to keep it, or fit with what it was made with"
             )
         self.model.load_state_dict(state["model"])
         self.objective.load_state_dict(state["objective"])
+        self.objective.settings = replace(self.objective.settings, noise_scale=state["noise_scale"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average = {name: value.to(self.average[name].device) for name, value in state["average"].items()}
         self.step, self.warmup_start = state["step"], state["warmup_start"]
@@ -167,7 +172,8 @@ def train(
     images : sequence of array-likes (C, H, W)
         Normalised float32 when sliced; of any size, lazy or not.  Crops are drawn in proportion to area.
     settings : TrainingSettings
-        If its checkpoint file exists, the run it holds is continued: on the same images, which are not in it.
+        If its checkpoint file exists, the run it holds is continued, with its noise scale: on the same images, which
+        are not in it.
     device : torch.device
     observe : callable, optional
         Called with the run after each new row of its history, to look and not to touch; True ends the training.
