@@ -77,7 +77,8 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
     max_objects : int, optional
         The most objects a window can hold in training (K_max).  By default 1.5 times the upper density.
     network : {"auto", "small", "reference"}, default="auto"
-        "reference" has the paper's sizes, "small" suits a CPU; "auto" takes the former on a GPU.
+        "reference" has the paper's sizes, "small" suits a CPU; "auto" takes the former on a GPU, and with
+        ``warm_start`` that of the model at hand.
     shape : {"auto", "blob", "free"}, default="auto"
         The form of a mask: one smooth blob, for most cells and nuclei, or any, as in the paper.  "auto" counts objects
         in the images and takes blobs if most are convex and at most 2.5 times as long as wide.
@@ -177,7 +178,8 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         ----------
         X : array-like or list of array-likes
             (H, W): one grey image; (N, H, W): a batch; a list: images of any sizes.  With ``channel_axis``
-            one more axis.  Arrays that load lazily are read crop by crop.
+            one more axis.  Arrays that load lazily are read once as a whole, in bands, for their haze, and then
+            crop by crop.
         y : ignored
 
         Returns
@@ -443,7 +445,8 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
 
         Notes
         -----
-        What belongs to this machine stays here: ``device``, ``n_jobs``, ``checkpoint``, ``tensorboard``, ``verbose``.
+        What belongs to this machine or this fit stays here: ``device``, ``n_jobs``, ``checkpoint``, ``tensorboard``,
+        ``verbose``, ``warm_start``.
         """
         self._check_fitted()
         save_segmenter(Path(path), self, half=half)

@@ -14,6 +14,7 @@ from cellsegmenter.learning import (
     training_objective,
     training_settings,
 )
+from cellsegmenter.model.config import preset_of
 from cellsegmenter.model.device import resolve_device
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.parameters import Bounds, model_config, seed_of
@@ -39,10 +40,12 @@ def fit_attributes(segmenter: Any, X: Any, y: Any, bounds: Bounds, preset: str) 
         As in `CellSegmenter.fit`.
     bounds : Bounds
     preset : str
-        The network.
+        The network; to go on with ``network="auto"``, that of the model at hand is taken instead.
     """
     device = resolve_device(segmenter.device)
     goes_on = segmenter.warm_start and hasattr(segmenter, "model_")
+    if goes_on and segmenter.network == "auto":
+        preset = preset_of(segmenter.model_.config) or preset
     images, shape, trained_on = _images_to_learn(segmenter, X, bounds, goes_on)
     if goes_on:
         trained_on = f"{trained_on}; went on from a model trained on {segmenter.card_['trained_on']}"

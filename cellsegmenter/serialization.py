@@ -23,8 +23,9 @@ from cellsegmenter.model.structured_vae import StructuredVAE
 __all__ = ["ModelFileError", "load_segmenter", "plain_value", "save_segmenter"]
 
 _FORMAT = "cellsegmenter-model-1"
-# Parameters that belong to a machine or a session and do not travel with a model.
-_NOT_SAVED = ("checkpoint", "device", "n_jobs", "tensorboard", "verbose")
+# Parameters that belong to a machine or a session and do not travel with a model.  Nor are they taken from a file
+# of an earlier version, which held warm_start: the next `fit` of a loaded model would go on from it unasked.
+_NOT_SAVED = ("checkpoint", "device", "n_jobs", "tensorboard", "verbose", "warm_start")
 _PLAIN_ATTRIBUTES = ("n_channels_in_", "noise_scale_", "working_diameter_", "penalties_", "card_")
 
 Segmenter = TypeVar("Segmenter")
@@ -58,7 +59,9 @@ def load_segmenter(path: Path, kind: type[Segmenter]) -> Segmenter:
     tensors, description = _read_model_file(path)
     try:
         parameters = description["parameters"]
-        segmenter: Any = kind(**{name: _parameter_value(name, value) for name, value in parameters.items()})
+        segmenter: Any = kind(
+            **{n: _parameter_value(n, value) for n, value in parameters.items() if n not in _NOT_SAVED}
+        )
         segmenter.model_ = StructuredVAE(ModelConfig.from_dict(description["config"]))
         segmenter.model_.load_state_dict(tensors)
         for name in _PLAIN_ATTRIBUTES:

@@ -19,8 +19,10 @@ from sklearn.cluster import KMeans
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cellsegmenter import AbsoluteResolution, CellSegmenter, fitting, learning
+from cellsegmenter import AbsoluteResolution, CellSegmenter, fitting, learning, serialization
 from cellsegmenter import inference as inference_module
+from cellsegmenter import parameters as parameters_module
+from cellsegmenter.learning import Learned
 from cellsegmenter.metrics import average_precision
 from cellsegmenter.model import structured_vae as structured_vae_module
 from cellsegmenter.model.boxes import intersection_over_minimum
@@ -246,6 +248,32 @@ def test_going_on_needs_no_warm_up_and_harms_nothing(trained, segmenter, scenes)
     assert segmenter.history_["learning_rate"].max() <= 0.2 * 5e-3
     assert segmenter.score(scenes[0][:4], scenes[1][:4]) > before - 0.2
     assert "went on from a model" in segmenter.card_["trained_on"]
+
+
+def test_going_on_keeps_the_network_of_the_model_whatever_the_device(segmenter, scenes, monkeypatch):
+    """A model from a CPU goes on where "auto" would take another network."""
+    monkeypatch.setattr(parameters_module, "resolve_device", lambda device: torch.device("cuda"))
+    segmenter.set_params(warm_start=True, network="auto", n_steps=None, batch_size=None)
+    asked = []
+
+    def only_asked(model, objective, images, settings, *rest):
+        asked.append(settings)
+        return Learned({}, {})
+
+    monkeypatch.setattr(fitting, "learn", only_asked)
+    segmenter.fit(scenes[0])
+    assert (asked[0].n_steps, asked[0].batch_size) == (3000, 16)  # of "small"
+    with pytest.raises(ValueError, match="another unet_channels"):
+        segmenter.set_params(network="reference").fit(scenes[0])
+
+
+def test_a_loaded_model_is_not_gone_on_from_unasked(segmenter, tmp_path, monkeypatch):
+    segmenter.set_params(warm_start=True).save(tmp_path / "model.safetensors")
+    assert CellSegmenter.load(tmp_path / "model.safetensors").warm_start is False
+    monkeypatch.setattr(serialization, "_NOT_SAVED", ())  # as files of an earlier version
+    segmenter.save(tmp_path / "old.safetensors")
+    monkeypatch.undo()
+    assert CellSegmenter.load(tmp_path / "old.safetensors").warm_start is False
 
 
 def test_warm_start_refuses_another_architecture(segmenter, scenes):

@@ -19,7 +19,7 @@ from cellsegmenter.model.coders import (
     ObjectDecoder,
     ObjectEncoder,
 )
-from cellsegmenter.model.config import PRESETS, ModelConfig, grid_level_for
+from cellsegmenter.model.config import PRESETS, ModelConfig, grid_level_for, preset_of
 from cellsegmenter.model.device import autocast_for, resolve_device
 from cellsegmenter.model.proposals import ProposalHead
 from cellsegmenter.model.rendering import render
@@ -243,6 +243,12 @@ def test_every_preset_builds_and_infers(preset):
     model = StructuredVAE(ModelConfig(**PRESETS[preset])).eval()
     posterior = infer(model, windows(model, 1)).posterior
     assert render(posterior).reconstruction.shape == (1, 1, 80, 80)
+
+
+def test_the_preset_of_a_model_is_known():
+    for preset, sizes in PRESETS.items():
+        assert preset_of(ModelConfig(**sizes, latent_dim=3, shape="blob", window_size=48)) == preset
+    assert preset_of(ModelConfig(raster=21)) is None
 
 
 def test_a_config_survives_json():

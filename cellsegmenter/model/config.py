@@ -65,3 +65,13 @@ PRESETS: dict[str, dict[str, int]] = {
         "background_channels": 16,
     },
 }
+
+
+def preset_of(config: ModelConfig) -> str | None:
+    """The preset that a model was made by; None if by none of them."""
+    varied = {size for sizes in PRESETS.values() for size in sizes}
+    for name, sizes in PRESETS.items():
+        preset = ModelConfig(**sizes)  # type: ignore[arg-type]
+        if all(getattr(preset, size) == getattr(config, size) for size in varied):
+            return name
+    return None
