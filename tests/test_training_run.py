@@ -89,6 +89,14 @@ def test_a_run_is_never_prolonged_nor_ended_at_once():
     assert late.end == 4000
 
 
+@pytest.mark.parametrize(("n_steps", "end"), [(1900, 1900), (1910, 1900), (2300, 1900), (1000, 1000)])
+def test_runs_of_up_to_1900_steps_keep_their_length_however_flat(n_steps, end):
+    length = RunLength(n_steps)
+    for step in range(10, n_steps + 1, 10):
+        length.update(step, losses(step, falling=False))
+    assert length.end == end
+
+
 # The watch
 
 

@@ -24,6 +24,8 @@ _FINAL_RATE = 0.02
 _RISE_STEPS = 20
 # Converged: the mean L_rec of this many steps is within this fraction of that of as many steps before.
 _PLATEAU_STEPS, _PLATEAU_GAIN = 300, 0.003
+# It is looked for once two such stretches fit behind the warm-up.
+_FIRST_LOOK = _WARMUP_END + 2 * _PLATEAU_STEPS
 
 
 def warmup_weight(step: int, n_steps: int) -> float:
@@ -58,8 +60,8 @@ def evidence_share(step: int, n_steps: int) -> float:
 class RunLength:
     """A run is flat at first and decays for as long again; when the flat half converges, the decay starts early.
 
-    Convergence is looked for once two plateaus fit behind the warm-up, and before half of `n_steps`: runs of up
-    to 2,300 steps keep their full length.
+    Convergence is looked for from step 950 on, and before half of `n_steps`: runs of up to twice that, 1,900 steps,
+    keep their full length.
     """
 
     n_steps: int  # at most
@@ -76,7 +78,7 @@ class RunLength:
 
     def update(self, step: int, reconstruction: Sequence[float]) -> None:
         """Look for convergence in the history of L_rec, whose rows are equally spaced up to `step`."""
-        if self.decay_start is not None or step < _WARMUP_END + 2 * _PLATEAU_STEPS or step >= self.flat:
+        if self.decay_start is not None or step < _FIRST_LOOK or step >= self.flat:
             return
         rows = round(_PLATEAU_STEPS * len(reconstruction) / step)
         before, now = np.mean(reconstruction[-2 * rows : -rows]), np.mean(reconstruction[-rows:])
