@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -213,6 +214,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         diameter: float | Literal["auto"] | None = None,
         random_state: Any = None,
         work_folder: str | Path | None = None,
+        max_memory: int | None = None,
     ) -> ImageConsensus:
         """Sample the posterior of one image of any size, ready to be cut at any resolution.
 
@@ -229,6 +231,9 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             folder goes on where an earlier one was interrupted, even killed, and a further cut has nothing to
             sample; the folder is for this image, model and parameters only.  Needs a whole number as ``random_state``,
             as without one the same call is another one each time.
+        max_memory : int, optional
+            Bytes.  If about as many will do, the work folder is left alone; what is needed depends on the image's size
+            at working scale, the stride and the samples.
 
         Returns
         -------
@@ -245,12 +250,22 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         self._check_fitted()
         if work_folder is not None:
             check_repeatable(self.random_state if random_state is None else random_state, work_folder)
+        if max_memory is not None:
+            check_number("max_memory", max_memory, low=1, integer=True)
         view, interpretation = self._one_image(image)
         self._say(interpretation)
         settings = self._inference_settings(self._seed(random_state), n_samples=n_samples, stride=stride)
         wanted = self.diameter if diameter is None else diameter
         place = None if region is None else check_region(region, view.shape)
-        return self._consensus_of(view, settings, wanted, self._ready_model(), place, work_folder)
+        return self._consensus_of(
+            view,
+            settings,
+            wanted,
+            self._ready_model(),
+            region=place,
+            work_folder=work_folder,
+            max_memory=max_memory,
+        )
 
     def sweep(
         self,
@@ -398,13 +413,10 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
                     f"{view.name} has {view.shape[1]} × {view.shape[2]} px, more than a window of {size} px; crop it, "
                     "or use consensus(image) for images of any size"
                 )
-        settings = self._inference_settings(self._seed(), n_samples=n_samples, stride=size)
-        if n_samples is None:
-            settings = replace(settings, n_samples=None)
         images = [
             prepare_image(view, diameter=self.working_diameter_, intensity=self.intensity) for view in views
         ]
-        return posterior_of_windows(self.model_, images, settings, self._ready_model())
+        return self._posterior_of(images, n_samples)
 
     def inverse_transform(self, Z: Any) -> DecodedCodes:
         """Decode latent codes.
@@ -495,6 +507,14 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             progress=self.verbose,
         )
 
+    def _posterior_of(self, images: Sequence[Any], n_samples: int | None) -> PosteriorSamples:
+        """`sample_posterior` of prepared images (C, H, W), or of parts of such."""
+        stride = self.model_.config.window_size
+        settings = self._inference_settings(self._seed(), n_samples=n_samples, stride=stride)
+        if n_samples is None:
+            settings = replace(settings, n_samples=None)
+        return posterior_of_windows(self.model_, images, settings, self._ready_model())
+
     def _segment(self, X: Any, resolution: Any) -> list[Any]:
         """A segmentation for each image."""
         self._check_fitted()
@@ -519,8 +539,10 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         settings: InferenceSettings,
         diameter: Any,
         device: torch.device,
+        *,
         region: Region | None = None,
         work_folder: str | Path | None = None,
+        max_memory: int | None = None,
     ) -> ImageConsensus:
         scale = working_scale(view, self.working_diameter_, diameter)
         if scale != 1.0:
@@ -537,6 +559,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             device=device,
             region=region,
             work_folder=work_folder,
+            max_memory=max_memory,
         )
 
     def _ready_model(self) -> torch.device:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from cellsegmenter.consensus import AbsoluteResolution, Consensus, Method, Segmentation
-from cellsegmenter.store import Image, short_hash
+from cellsegmenter.store import FolderStore, Image, short_hash
 from cellsegmenter.validation import check_number
 
 __all__ = ["ImageConsensus"]
@@ -53,6 +54,12 @@ class ImageConsensus:
         self.min_size = min_size
         self.random_state = random_state
         self._foreground_image: Image | None = None
+
+    @property
+    def work_folder(self) -> Path | None:
+        """Where everything that grows with the image is kept; None if that is memory."""
+        store = self.graph.store
+        return store.path if isinstance(store, FolderStore) else None
 
     def cut(
         self,

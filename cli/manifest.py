@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from .results import Result
 
+# What leaves the result as it is, and what is compared elsewhere: a model's file may have moved, its hash tells.
+NOT_COMPARED = {"n_jobs", "device", "model", "model_parameters"}
+
 
 def manifest(job: Job, result: Result, request: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
     """Everything that is needed to make the result again, and how long it took.
@@ -76,8 +79,15 @@ def differences(path: Path, request: dict[str, Any]) -> list[str]:
         return []
     earlier = json.loads(path.read_text(encoding="utf-8")).get("request", {})
     now = json.loads(json.dumps(request))
-    names = (earlier.keys() | now.keys()) - {"model"}  # the file may have moved, its hash tells
-    return sorted(name for name in names if earlier.get(name) != now.get(name))
+    pairs = [(earlier, now), (earlier.get("model_parameters", {}), now.get("model_parameters", {}))]
+    return sorted(
+        {
+            name
+            for a, b in pairs
+            for name in (a.keys() | b.keys()) - NOT_COMPARED
+            if a.get(name) != b.get(name)
+        }
+    )
 
 
 def _size(path: Path) -> int | None:

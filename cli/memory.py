@@ -12,9 +12,6 @@ import click
 from . import options
 from .outputs import Job
 
-# What `predict` holds in memory without a folder, 16 views of each pixel: 4.2 GiB for the 17 megapixels of
-# benchmarks/mosaic.py.
-BYTES_PER_PIXEL = 250
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -38,18 +35,21 @@ class Memory(NamedTuple):
     max_memory: int  # bytes
     keep_graph: Path | None
 
-    def folder(self, job: Job, pixels: Any, plane: int, n_samples: int) -> Path | None:
-        """The work folder of one plane of an image; None if memory will do."""
-        name = f"{job.manifest.stem.removesuffix('_manifest')}-{plane}"
-        if self.keep_graph is not None:
-            return self.keep_graph / name
-        height, width = pixels.shape[-2:]
-        if height * width * BYTES_PER_PIXEL * n_samples <= self.max_memory:
-            return None
-        return job.manifest.with_name(f"{name}_work")
+    def options(self, job: Job, plane: int) -> dict[str, Any]:
+        """What `CellSegmenter.consensus` has to know to work on one plane of an image."""
+        name = job.manifest.stem.removesuffix("_manifest")
+        if self.keep_graph is None:
+            return {
+                "work_folder": job.manifest.with_name(f"{name}-{plane}_work"),
+                "max_memory": self.max_memory,
+            }
+        from cellsegmenter.store import short_hash
+
+        # Images of one name may come from several folders.
+        return {"work_folder": self.keep_graph / f"{name}-{short_hash(str(job.image.resolve()))}-{plane}"}
 
     def release(self, folder: Path | None) -> None:
-        """Delete a folder that is not to be kept, once the results are written."""
+        """Delete a folder that is not to be kept, once the results are written; None if memory did."""
         if folder is not None and self.keep_graph is None:
             shutil.rmtree(folder)
 

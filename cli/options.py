@@ -44,18 +44,21 @@ def as_one(name: str, kind: Any, *decorators: Option) -> Option:
     return decorate
 
 
-class NumberOrAuto(click.ParamType):
-    """A positive number, or the word `auto`."""
+class NumberOr(click.ParamType):
+    """A positive number, or one of some words."""
 
-    name = "number|auto"
+    def __init__(self, *words: str) -> None:
+        self.words = words
+        self.name = "|".join(("number", *words))
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
-        if value == "auto":
-            return "auto"
+        if value in self.words:
+            return str(value)
         try:
             number = float(value)
         except (TypeError, ValueError):
-            self.fail(f"{value!r} is neither a number nor 'auto'.", param, ctx)
+            words = " nor ".join(map(repr, self.words))
+            self.fail(f"{value!r} is neither a number nor {words}.", param, ctx)
         if not 0 < number < float("inf"):
             self.fail(f"{value} must be positive and finite.", param, ctx)
         return number
@@ -170,16 +173,22 @@ stride = click.option(
 
 diameter = click.option(
     "--diameter",
-    type=NumberOrAuto(),
+    type=NumberOr("auto", "none"),
     default=None,
-    metavar="PX|auto",
-    help="The objects' diameter in the image; the image is rescaled to the model's working scale.",
+    metavar="PX|auto|none",
+    help="The objects' diameter in the image, which is rescaled to the model's working scale; none takes the image "
+    "as it is.",
 )
 
 
 def given(**options: Any) -> dict[str, Any]:
     """The options that were given, so that what was not keeps the package's own default."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def parameters(**options: Any) -> dict[str, Any]:
+    """The options that were given as the estimator's parameters, where the word none is None."""
+    return {name: None if value == "none" else value for name, value in given(**options).items()}
 
 
 def say(message: str, quiet: bool) -> None:

@@ -64,7 +64,7 @@ cutting = options.as_one(
     Cutting,
     click.option(
         "--gamma",
-        type=options.NumberOrAuto(),
+        type=options.NumberOr("auto"),
         metavar="G|auto",
         help="Resolution as published, relative to the whole image: larger splits more.  "
         "[default: the model's own]",
@@ -144,7 +144,7 @@ def predict(
     segmenter = load_model(model).set_params(
         device=running.device,
         verbose=not running.quiet and len(jobs) == 1,
-        **options.given(n_jobs=n_jobs),
+        **options.parameters(n_jobs=n_jobs, diameter=cutting.diameter),
     )
     work = Work(
         segmenter,

@@ -73,10 +73,13 @@ def tune(
             f"--region may be {LARGEST_SIDE} px high and wide; {place[2]} × {place[3]} is more."
         )
     segmenter = load_model(model).set_params(
-        device=running.device, channel_axis=channel_axis(file), verbose=not running.quiet
+        device=running.device,
+        channel_axis=channel_axis(file),
+        verbose=not running.quiet,
+        random_state=running.seed,
+        **options.parameters(n_samples=samples, stride=stride, diameter=diameter),
     )
-    settings = options.given(n_samples=samples, stride=stride, diameter=diameter)
-    sweep = segmenter.sweep(file.array, region=place, random_state=running.seed, **settings)
+    sweep = segmenter.sweep(file.array, region=place)
     seed = running.seed or None  # 0 is what predict takes by default too
     shown = options.given(model=model, samples=samples, stride=stride, diameter=diameter, seed=seed)
     words = [word for name, value in shown.items() for word in (f"--{name}", value)]

@@ -93,10 +93,10 @@ class Work:
             self.running.say(f"{job.image}: {image.interpretation}")
             plane_started = time.perf_counter()
             self.segmenter.set_params(channel_axis=channel_axis(image))
-            samples = self.cutting.samples or self.segmenter.n_samples
-            folders.append(self.memory.folder(job, image.array, i, samples))
-            segmentations.append(self._cut(job, image.array, folders[i]))
-            self.running.say(describe(segmentations[i], time.perf_counter() - plane_started))
+            segmentation, folder = self._cut(job, image.array, self.memory.options(job, i))
+            segmentations.append(segmentation)
+            folders.append(folder)
+            self.running.say(describe(segmentation, time.perf_counter() - plane_started))
         segmented = time.perf_counter()
         result = collect(images, self.reading.level, segmentations, self.segmenter)
         write_results(job, result, self._metadata(job, segmentations))
@@ -134,26 +134,27 @@ class Work:
             )
         return True
 
-    def _cut(self, job: Job, pixels: Any, work_folder: Path | None) -> Segmentation:
-        """Segment one plane."""
+    def _cut(self, job: Job, pixels: Any, memory: dict[str, Any]) -> tuple[Segmentation, Path | None]:
+        """Segment one plane; the folder is that which it was done in, if memory would not do."""
         from cellsegmenter.consensus import AbsoluteResolution, ResolutionError
 
         cutting = self.cutting
         consensus = self.segmenter.consensus(
             pixels,
             random_state=self.running.seed,
-            work_folder=work_folder,
-            **options.given(n_samples=cutting.samples, stride=cutting.stride, diameter=cutting.diameter),
+            **memory,
+            **options.given(n_samples=cutting.samples, stride=cutting.stride),
         )
         resolution = cutting.gamma if cutting.gamma_abs is None else AbsoluteResolution(cutting.gamma_abs)
         try:
-            return consensus.cut(
+            segmentation = consensus.cut(
                 resolution,  # type: ignore[arg-type]  # of words, click lets only "auto" pass
                 method=cutting.method,  # type: ignore[arg-type]
                 **options.given(min_size=cutting.min_size),
             )
         except ResolutionError as error:
             raise Refusal(job.image, error) from error
+        return segmentation, consensus.work_folder
 
     def _metadata(self, job: Job, segmentations: list[Segmentation]) -> dict[str, Any]:
         """What the label image says of itself."""
@@ -161,7 +162,7 @@ class Work:
         return {"image": job.name, "model": self.segmenter.card_["name"], **first}
 
     def _full_request(self) -> dict[str, Any]:
-        """What was asked for, with the model's own values for what was not."""
+        """What was asked for, with the model's own values for what was not, and where and how widely it ran."""
         from cellsegmenter.serialization import plain_value
 
         own = {name: plain_value(value) for name, value in self.segmenter.get_params().items()}

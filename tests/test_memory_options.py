@@ -38,6 +38,15 @@ def test_little_memory_gives_the_same_files_and_leaves_no_folder(run):
     assert not list(results[1][1].glob("*work*"))
 
 
+def test_a_folder_of_that_name_is_left_alone_if_memory_does(run, tmp_path):
+    mine = tmp_path / "a" / "labels-0_work" / "thesis.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    done, _ = run("a", "--gamma-abs", "0.3")
+    assert done.exit_code == 0, done.output
+    assert mine.exists()
+
+
 def test_a_kept_graph_is_cut_again_and_refuses_another_image(run, monkeypatch, tmp_path):
     graph = str(tmp_path / "graph")
     done, _ = run("a", "--gamma-abs", "0.3", "--keep-graph", graph)
@@ -51,6 +60,34 @@ def test_a_kept_graph_is_cut_again_and_refuses_another_image(run, monkeypatch, t
     done, _ = run("a", "--keep-graph", graph)
     assert done.exit_code == 1
     assert "belongs to another computation: image was" in done.output
+
+
+def test_images_of_one_name_are_kept_in_folders_of_their_own(nuclei, tmp_path):
+    images = [tmp_path / place / "cells.tif" for place in "ab"]
+    for i, path in enumerate(images):
+        path.parent.mkdir()
+        tifffile.imwrite(path, np.roll(nuclei[0], i))
+    command = ["predict", *map(str, images), "--keep-graph", str(tmp_path / "graphs"), "--stride", "40"]
+    for gamma in ("0.3", "0.5"):  # the second time each has to find its own again
+        done = CliRunner().invoke(cellseg, [*command, "--gamma-abs", gamma])
+        assert done.exit_code == 0, done.output
+    assert len(list((tmp_path / "graphs").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "fits"),
+    [({}, True), ({"diameter": 5}, False), ({"stride": 6}, False), ({"n_samples": 4}, False)],
+)
+def test_what_fits_depends_on_the_working_scale_the_stride_and_the_samples(
+    trained, scenes, tmp_path, monkeypatch, options, fits
+):
+    monkeypatch.setattr("cellsegmenter.segmenting.infer_tiles", lambda *_, **__: None)
+    folder = tmp_path / "work"
+    defaults = {"n_samples": 1, "stride": 24}
+    memory = {"work_folder": folder, "max_memory": 3 * 64 * 64 * 100}
+    used = trained.consensus(scenes[0][0], random_state=0, **defaults | options, **memory).work_folder
+    assert used == (None if fits else folder)
+    assert folder.exists() is not fits
 
 
 @pytest.mark.parametrize(("text", "size"), [("500M", 500 * 2**20), ("1.5g", 3 * 2**29), ("2GiB", 2**31)])
