@@ -22,10 +22,16 @@ class Training(NamedTuple):
     object_size: tuple[float, float] | None
     window_size: int | None
     max_objects: int | None
+    network: str | None
     shape: str | None
+    appearance: str | None
     overlap_threshold: float | None
+    overlap_penalty: float | None
+    noise_scale: float | None
+    augment: bool | None
     n_steps: int | None
     batch_size: int | None
+    learning_rate: float | None
     diameter: float | str | None
     checkpoint: Path | None
     tensorboard: Path | None
@@ -49,9 +55,19 @@ training = options.as_one(
         "--max-objects", type=click.IntRange(min=1), metavar="N", help="The most objects a window can hold."
     ),
     click.option(
+        "--network",
+        type=click.Choice(["auto", "small", "reference"]),
+        help="The paper's sizes, or smaller ones that suit a CPU; auto takes the paper's on a GPU.  [default: auto]",
+    ),
+    click.option(
         "--shape",
         type=click.Choice(["auto", "blob", "free"]),
         help="Whether a mask is one smooth blob or of any form; auto looks at the objects.  [default: auto]",
+    ),
+    click.option(
+        "--appearance",
+        type=click.Choice(["smooth", "free"]),
+        help="Whether an object's intensities are a level and a tilt, or free pixels.  [default: smooth]",
     ),
     click.option(
         "--overlap-threshold",
@@ -60,9 +76,33 @@ training = options.as_one(
         help="The largest overlap of two objects' boxes, as a fraction of the smaller.",
     ),
     click.option(
+        "--overlap-penalty",
+        type=click.FloatRange(min=0),
+        metavar="X",
+        help="Weight of the overlap of masks in the loss.  [default: 0]",
+    ),
+    click.option(
+        "--noise-scale",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SIGMA",
+        help="Scale of the reconstruction error.  [default: estimated from the images]",
+    ),
+    click.option(
+        "--augment/--no-augment",
+        default=None,
+        help="Train on random flips and quarter turns, too.  [default: no]",
+    ),
+    click.option(
         "--steps", "n_steps", type=click.IntRange(min=1), metavar="N", help="Training steps at most."
     ),
     click.option("--batch-size", type=click.IntRange(min=2), metavar="N", help="Windows in a training step."),
+    click.option(
+        "--learning-rate",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="X",
+        help="The highest of the training.  [default: 0.005 for the small network, 0.002 for the reference; a fifth "
+        "with --start-from]",
+    ),
     options.diameter,
     click.option(
         "--checkpoint",
@@ -117,7 +157,7 @@ def fit(
     for line in understood((path, file.interpretation) for path, file in files):
         running.say(line)
     segmenter.set_params(
-        **options.given(**training._asdict()),
+        **options.parameters(**training._asdict()),
         channel_axis=channel_axis(files[0][1]),
         device=running.device,
         random_state=running.seed,

@@ -213,7 +213,15 @@ class TestBatch:
         assert now[:2] == stamps
         assert len(now) == 3
         result = run("predict", folder, *FAST, "--skip-existing", "--seed", 5)
-        assert "made with another seed" in result.output
+        assert "made with another seed;" in result.output
+        result = run("predict", folder, *FAST, "--skip-existing", "--jobs", 2)
+        assert "made with another" not in result.output  # it changes no label
+        manifest = folder / "a_manifest.json"
+        recorded = json.loads(manifest.read_text())
+        recorded["request"]["model_parameters"]["intensity"] = "linear"
+        manifest.write_text(json.dumps(recorded))
+        result = run("predict", folder, *FAST, "--skip-existing")
+        assert "a.tif were made with another intensity;" in result.output
 
     def test_one_table_and_skipping_do_not_go_together(self, folder, tmp_path):
         table = tmp_path / "all.csv"
@@ -389,6 +397,71 @@ def test_fit_writes_for_tensorboard(image, tmp_path):
     result = run("fit", image, "-o", tmp_path / "model.safetensors", *options)
     assert result.exit_code == 0, result.output
     assert [path.name for path in (tmp_path / "runs").glob("events.out.tfevents.*")]
+
+
+@pytest.fixture
+def parameters_of_fit(image, tmp_path, monkeypatch):
+    """What `cellseg fit` with some options would train with."""
+    seen = {}
+    monkeypatch.setattr(CellSegmenter, "fit", lambda self, X: seen.update(self.get_params()) or self)
+    monkeypatch.setattr(CellSegmenter, "save", lambda self, path: None)
+
+    def parameters(*options):
+        result = run("fit", image, "-o", tmp_path / "model.safetensors", *options)
+        assert result.exit_code == 0, result.output
+        return seen
+
+    return parameters
+
+
+def test_fit_takes_the_recipe_of_the_built_in_model(parameters_of_fit):
+    bounds = ("--density", 2, 10, "--area", 0.08, 0.3, "--object-size", 8, 26, "--diameter", "auto")
+    how = ("--shape", "blob", "--network", "small", "--augment", "--steps", 2000)
+    own = CellSegmenter.pretrained().get_params()
+    names = ("density", "area", "object_size", "diameter", "shape", "network", "augment", "n_steps")
+    found = parameters_of_fit(*bounds, *how)
+    assert {name: found[name] for name in names} == {name: own[name] for name in names}
+
+
+def test_fit_takes_what_else_the_table_of_knobs_names(parameters_of_fit):
+    numbers = {"learning_rate": 0.001, "overlap_penalty": 0.5, "noise_scale": 0.1}
+    options = [word for name, value in numbers.items() for word in (f"--{name.replace('_', '-')}", value)]
+    found = parameters_of_fit(*options, "--appearance", "free")
+    assert {name: found[name] for name in numbers} == numbers
+    assert found["appearance"] == "free"
+
+
+def test_fit_leaves_what_is_not_given_to_the_model_that_it_starts_from(parameters_of_fit):
+    own = CellSegmenter.pretrained().get_params()
+    assert own["diameter"] == "auto"
+    running = ("warm_start", "device", "random_state", "verbose", "channel_axis")
+    found = parameters_of_fit("--start-from", "nuclei", "--diameter", "none", "--no-augment")
+    changed = {name for name in own if name not in running and found[name] != own[name]}
+    assert changed == {"diameter", "augment"}
+    assert found["diameter"] is None
+    assert found["augment"] is False
+
+
+def test_a_training_that_fails_says_what_to_do(image, tmp_path, monkeypatch):
+    def diverge(*_):
+        raise FloatingPointError("the loss is not finite in step 3; a smaller learning_rate may help")
+
+    monkeypatch.setattr(CellSegmenter, "fit", diverge)
+    refused("fit", image, "-o", tmp_path / "model.safetensors", saying="a smaller learning_rate")
+
+
+def test_diameter_none_takes_the_image_as_it_is(image, tmp_path):
+    diameters = {"none": "none", "own": CellSegmenter.pretrained().working_diameter_}
+    for name, diameter in diameters.items():
+        result = run("predict", image, *FAST, "--diameter", diameter, "-o", tmp_path / name)
+        assert result.exit_code == 0, result.output
+        assert "rescaled" not in result.output
+    np.testing.assert_array_equal(
+        *(tifffile.imread(tmp_path / name / "cells_labels.tif") for name in diameters)
+    )
+    recorded = json.loads((tmp_path / "none" / "cells_manifest.json").read_text())["request"]
+    assert recorded["diameter"] == "none"
+    assert recorded["model_parameters"]["diameter"] is None
 
 
 def test_fit_without_tensorboard_says_how_to_get_it(image, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ import click
 import numpy as np
 import pytest
 import tifffile
+from click.testing import CliRunner
 
 from cellsegmenter import CellSegmenter, ImagePooler, datasets, haze, learning, parameters, suggest
 from cellsegmenter.consensus import work
@@ -143,6 +144,18 @@ class TestCommands:
                 continue
             unknown = {word for word in words if word.startswith("--")} - known
             assert not unknown, f"{page.name}: there is no option {unknown} as in `{code}`"
+
+    @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+    def test_shells_complete_as_documented(self, shell):
+        page = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+        assert f"{shell}_source" in page
+        [variable] = set(re.findall(r"(\w+)=\w+_source", page))
+        steps = {"source": "", "complete": "cellseg fit --diam"}
+        given = {"COMP_WORDS": steps["complete"], "COMP_CWORD": "--diam" if shell == "fish" else "2"}
+        for step, words in steps.items():
+            environment = {variable: f"{shell}_{step}", **given}
+            shown = CliRunner().invoke(cellseg, [], env=environment, prog_name="cellseg").output
+            assert variable in shown if not words else "--diameter" in shown
 
     def test_all_commands_are_documented(self):
         shown = {line.split()[1] for page in PAGES for line in commands(page)}
