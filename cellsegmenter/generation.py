@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor
 from cellsegmenter.inference import BATCH_SIZE, InferenceSettings, cut_at_half_maximum, sample_windows
 from cellsegmenter.model.rendering import PresentObjects, render
 from cellsegmenter.model.structured_vae import StructuredVAE
-from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.tables import posterior_arrays
 from cellsegmenter.types import PosteriorSamples, WindowPosterior
 from cellsegmenter.windows import first_window
@@ -35,7 +34,7 @@ class DecodedCodes(NamedTuple):
 
 
 def posterior_of_windows(
-    model: StructuredVAE, images: Sequence[PreparedImage], settings: InferenceSettings, device: torch.device
+    model: StructuredVAE, images: Sequence[Any], settings: InferenceSettings, device: torch.device
 ) -> PosteriorSamples:
     """Posterior samples of prepared images no larger than a window; see `CellSegmenter.sample_posterior`."""
     posteriors, mixing_probs = [], []

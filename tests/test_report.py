@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from cellsegmenter import CellSegmenter
 from cellsegmenter.io import ImageFileError
+from cellsegmenter.preparation import prepare_image
 from cellsegmenter.report import plot_history, plot_posterior, plot_prior, training_notes, write_report
 from cellsegmenter.report.windows import telling_windows
 from cellsegmenter_cli.main import cellseg
@@ -102,16 +103,58 @@ class TestWindows:
     def test_they_are_cut_where_there_is_something(self, trained):
         image = np.zeros((200, 200), np.float32)
         image[:100, :100] = np.random.default_rng(0).random((100, 100))
-        assert (telling_windows(trained, [image], 2).std(axis=(1, 2)) > 0.1).all()
+        windows = telling_windows(trained, [image], 2)
+        assert len(windows) == 2
+        assert min(window.pixels.std() for window in windows) > 0.1
 
     def test_they_are_at_working_scale(self, trained, scenes):
         twice = copy.copy(trained).set_params(diameter=2 * trained.working_diameter_)
         large = np.kron(scenes[0][0], np.ones((2, 2), np.float32))
-        assert telling_windows(twice, [large]).shape == (4, 48, 48)
+        (window,) = telling_windows(twice, [large])  # no second one fits beside it
+        assert window.pixels.shape == (1, 48, 48)
+        row, column, height, width = window.region
+        assert (height, width) == (96, 96)
+        own = large[row : row + height, column : column + width][np.ix_(window.rows, window.columns)]
+        assert np.corrcoef(own.ravel(), window.pixels.ravel())[0, 1] > 0.9
 
-    def test_an_image_smaller_than_a_window(self, trained):
-        with pytest.raises(ValueError, match="less than a window of 48 px"):
-            telling_windows(trained, [np.zeros((40, 60))])
+    def test_an_image_smaller_than_a_window_is_shown_as_it_is(self, trained, scenes):
+        small, large = telling_windows(trained, [scenes[0][0][:40, :60], scenes[0][1]])
+        assert small.pixels.shape == (1, 40, 48)
+        assert large.pixels.shape == (1, 48, 48)
+        figure = plot_posterior(trained, [small.image, large.image], n_samples=1)
+        assert [axis.images[0].get_array().shape[:2] for axis in figure.axes] == [(40, 48)] * 4 + [
+            (48, 48)
+        ] * 4
+
+    def test_no_two_show_the_same(self, trained):
+        image = np.random.default_rng(0).random((300, 300))
+        windows = telling_windows(trained, [image])
+        seen = np.zeros(image.shape, int)
+        for window in windows:
+            seen[window.region.slices] += 1
+        assert len(windows) == 4
+        assert seen.max() == 1
+
+    def test_they_are_what_prediction_sees(self, trained, monkeypatch):
+        """Beside a bright haze, which a window on its own would not know for one."""
+        image = np.random.default_rng(0).random((200, 200))
+        image[:, :100] += 5
+        prepared = prepare_image(image[None], diameter=trained.working_diameter_)
+        regions = []
+
+        def noted(self, image, *, region, original=CellSegmenter.consensus):
+            regions.append(region)
+            return original(self, image, region=region)
+
+        monkeypatch.setattr(CellSegmenter, "consensus", noted)
+        figure = plot_posterior(trained, [image], n_samples=1)
+        windows = telling_windows(trained, [image])
+        assert regions == [window.region for window in windows]
+        for window, shown in zip(windows, figure.axes[::4], strict=True):
+            seen = prepared[(slice(None), *window.region.slices)]
+            np.testing.assert_allclose(window.pixels, seen, atol=1e-5)
+            picture = np.asarray(shown.images[0].get_array())
+            assert np.corrcoef(picture.ravel(), window.pixels.ravel())[0, 1] > 0.99
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from skimage.segmentation import find_boundaries
 from cellsegmenter.html import OBJECT_COLOURS
 from cellsegmenter.packages import needs
 from cellsegmenter.report.notes import constraints_of
+from cellsegmenter.report.windows import telling_windows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,15 +105,19 @@ def _curves(axis: Axes, steps: np.ndarray, values: dict[str, np.ndarray], title:
         axis.margins(y=0.3)  # room for the legend above the curves
 
 
-def plot_posterior(segmenter: Any, windows: np.ndarray, n_samples: int = 2) -> Figure:
+def plot_posterior(segmenter: Any, images: Sequence[Any], n_windows: int = 4, n_samples: int = 2) -> Figure:
     """Show windows beside what the model makes of them: reconstruction, samples with masks and boxes, consensus.
+
+    Images are prepared as a whole, as for `CellSegmenter.predict`, whose labels the consensus shows.
 
     Parameters
     ----------
     segmenter : CellSegmenter
         Fitted.
-    windows : ndarray (n, H, W) or (n, C, H, W)
-        At the model's working scale, no larger than its window.
+    images : sequence of array-likes
+        As in `CellSegmenter.predict`, of any sizes.
+    n_windows : int
+        At most; where the images have much to see.
     n_samples : int
         Posterior samples to show of each.
 
@@ -121,16 +126,14 @@ def plot_posterior(segmenter: Any, windows: np.ndarray, n_samples: int = 2) -> F
     matplotlib.figure.Figure
         One row for each window.
     """
-    # As they are: neither rescaled nor read by another channel axis.
-    model = copy.copy(segmenter).set_params(diameter=None, channel_axis=None if windows.ndim == 3 else 1)
-    samples = model.sample_posterior(windows, n_samples=n_samples)
+    windows = telling_windows(segmenter, images, n_windows)
+    samples = segmenter._posterior_of([window.pixels for window in windows], n_samples)
     titles = ["image", "reconstruction", *(f"sample {s + 1}" for s in range(n_samples)), "consensus"]
     figure, axes = _new_figure(1.9 * len(titles), 2.05 * len(windows), len(windows), len(titles))
-    model.set_params(channel_axis=None if windows.ndim == 3 else 0)
     for index, (row, window) in enumerate(zip(axes, windows, strict=True)):
-        grey = window if window.ndim == 2 else window.max(axis=0)
+        grey = window.pixels.max(axis=0)
         height, width = grey.shape
-        found = model.consensus(window).cut()
+        found = segmenter.consensus(window.image, region=window.region).cut()
         reconstruction = samples.reconstruction[index, 0].max(axis=0)[:height, :width]
         _show(row[0], _stretched(grey))
         _show(row[1], np.clip(reconstruction, 0, 1))
@@ -138,7 +141,7 @@ def plot_posterior(segmenter: Any, windows: np.ndarray, n_samples: int = 2) -> F
             labels = samples.labels[index, s, :height, :width]
             _show(row[2 + s], _painted(_stretched(grey), labels))
             _draw_boxes(row[2 + s], samples.boxes[index, s][samples.presence[index, s]])
-        _show(row[-1], _painted(_stretched(grey), found.labels))
+        _show(row[-1], _painted(_stretched(grey), found.labels[np.ix_(window.rows, window.columns)]))
         row[-1].set_xlabel(f"{len(found)} objects", fontsize=8.5)
         row[2].set_xlabel(f"{samples.n_objects[index, 0]} objects", fontsize=8.5)
     for axis, title in zip(axes[0], titles, strict=True):

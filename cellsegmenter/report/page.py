@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from cellsegmenter.html import filled_template, write_page
 from cellsegmenter.report.figures import plot_history, plot_posterior, plot_prior
 from cellsegmenter.report.notes import training_notes
-from cellsegmenter.report.windows import telling_windows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +43,7 @@ def write_report(
     ImageFileError
         If the path cannot be written to or is not a page's.
     ValueError
-        If an image is not understood, or smaller than a window.
+        If an image is not understood.
     ImportError
         Without matplotlib (the extra [plot]).
     """
@@ -52,7 +51,7 @@ def write_report(
     if segmenter.history_:
         sections.append(_section("The training", "", _svg(plot_history(segmenter), "Curves of the training")))
     if len(images):
-        figure = plot_posterior(segmenter, telling_windows(segmenter, images))
+        figure = plot_posterior(segmenter, images)
         text = (
             "Windows with much to see. White boxes and tinted masks are single posterior samples; the consensus of "
             "many overlapping windows is what <code>predict</code> gives."
