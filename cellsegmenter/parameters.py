@@ -51,6 +51,8 @@ _TRAINING_OVERLAP = {"free": 0.4, "blob": 0.55}
 # alpha in prediction.  With more, a posterior sample draws objects twice: digits with grid, 1000 steps, one sample
 # counts 83 % of the images with 0.3 and 71 % with 0.4, the most probable posterior 94 % with both.
 _PREDICTION_OVERLAP = 0.3
+# px across, below which no object can be seen.
+_LEAST_DIAMETER = 2.0
 # Of its bounding box a thin stroke covers this fraction; a disc covers 0.79.
 _LEAST_FILL = 0.25
 
@@ -173,7 +175,14 @@ def check_bounds_together(
             f"density=({low}, {high}) exceeds the {points} points of the object grid of a {window}-px window with "
             f"objects of at least {size[0]} px; use a smaller object_size or fewer objects"
         )
-    return Bounds((low, high), fraction, size, window, min(slots, points))
+    bounds = Bounds((low, high), fraction, size, window, min(slots, points))
+    if bounds.diameter < _LEAST_DIAMETER:
+        raise ValueError(
+            f"area={fraction} with density=({low}, {high}) speaks of objects {bounds.diameter:.2g} px across, and "
+            f"below {_LEAST_DIAMETER:g} px there is nothing to see; give area as a fraction of the pixels (0.1 is a "
+            "tenth), or rescale the images"
+        )
+    return bounds
 
 
 def warn_of_conflicts(bounds: Bounds) -> None:
