@@ -143,28 +143,6 @@ class WindowGrid:
         extent = self.origin.max(axis=0) + self.window_size - corner
         return ImagePart(_read_reflected(image, corner, extent), corner, self)
 
-    def extract(self, image: Any, index: np.ndarray) -> np.ndarray:
-        """The windows at `index` (B,) cut out of `image`, each read alone: (B, C, window_size, window_size)."""
-        alone = np.array([0])
-        return np.concatenate(
-            [self.take(np.array([i])).read(image).windows(alone) for i in np.atleast_1d(index)]
-        )
-
-    def pixel_index(self, index: np.ndarray) -> np.ndarray:
-        """The flat, row-major pixel that each place of the windows at `index` (B,) shows; -1 in the padding.
-
-        Returns
-        -------
-        (B, window_size, window_size) int64 array.
-        """
-        height, width = self.image_shape
-        corners = self.origin[np.atleast_1d(index)]
-        along = np.arange(self.window_size)
-        row = (corners[:, 0, None] + along)[:, :, None]
-        column = (corners[:, 1, None] + along)[:, None, :]
-        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-        return np.where(inside, row * width + column, -1)
-
 
 @dataclass(frozen=True)
 class ImagePart:

@@ -14,11 +14,22 @@ from cellsegmenter.model.config import ModelConfig
 from cellsegmenter.model.rendering import PresentObjects, render
 from cellsegmenter.model.spatial_transformer import paste
 from cellsegmenter.types import CERTAIN, Boxes, Gaussian, Instances, WindowPosterior
-from cellsegmenter.windows import make_windows
+from cellsegmenter.windows import WindowGrid, make_windows
 
 # ---------------------------------------------------------------------------------------------------
 # Consensus (Sec. 4, Suppl. S9)
 # ---------------------------------------------------------------------------------------------------
+
+
+def pixel_index(grid: WindowGrid, index: np.ndarray) -> np.ndarray:
+    """The flat pixel that each place of the windows at `index` (B,) shows, (B, size, size); -1 in the padding."""
+    height, width = grid.image_shape
+    corners = grid.origin[index]
+    along = np.arange(grid.window_size)
+    row = (corners[:, 0, None] + along)[:, :, None]
+    column = (corners[:, 1, None] + along)[:, None, :]
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    return np.where(inside, row * width + column, -1)
 
 
 def edges_by_double_loop(instances: Instances, cutoff_distance: float, min_edge: float) -> dict:
@@ -180,7 +191,7 @@ def draw_parts(labels: np.ndarray, *, window_size: int, stride: int, n_samples: 
     """A posterior in which every visit draws all that it sees of each object of a label image, and nothing else."""
     grid = make_windows(labels.shape, window_size, stride)
     rows, columns, about = [], [], []
-    for window, index in enumerate(grid.pixel_index(np.arange(len(grid)))):
+    for window, index in enumerate(pixel_index(grid, np.arange(len(grid)))):
         pixels = index[index >= 0]
         for number in np.unique(labels.ravel()[pixels]):
             for sample in range(n_samples if number else 0):

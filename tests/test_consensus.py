@@ -17,6 +17,7 @@ from reference import (
     draw_parts,
     edges_by_double_loop,
     nmi_by_window,
+    pixel_index,
     rb_quality,
     shuffle_windows,
     simulate_discs,
@@ -31,7 +32,6 @@ from cellsegmenter.consensus import (
     ResolutionError,
     automatic,
     build_consensus,
-    point_estimate,
 )
 from cellsegmenter.consensus import (
     resolution as resolution_module,
@@ -159,7 +159,7 @@ def test_edges_do_not_depend_on_the_blocks(few, monkeypatch):
 
 def test_what_every_visit_sees_together_has_weight_one_across_the_edges_of_windows():
     grid = make_windows((37, 43), 16, 4)
-    seen = [np.unique(grid.pixel_index(np.array([window]))) for window in range(len(grid))]
+    seen = [np.unique(pixel_index(grid, np.array([window]))) for window in range(len(grid))]
     covered = [pixels[pixels >= 0] for pixels in seen]
     column = np.repeat(np.arange(len(grid)), [len(pixels) for pixels in covered])
     ones = np.full(len(column), CERTAIN, np.uint8)
@@ -650,14 +650,6 @@ def test_an_image_without_instances_has_no_objects():
             assert not found.labels.any()
             assert found.confidence.shape == (0,)
             assert found.z_what.shape == (0, 3)
-    assert not point_estimate(nothing).any()
-
-
-def test_point_estimate_decides_each_pixel_once(instances, truth):
-    labels = point_estimate(instances)
-    assert labels.max() >= truth.max()  # objects on seams come in pieces
-    assert same_objects(labels > 0, truth > 0) > 0.7
-    np.testing.assert_array_equal(np.unique(labels), np.arange(labels.max() + 1))
 
 
 @pytest.mark.parametrize(

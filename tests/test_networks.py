@@ -21,6 +21,7 @@ from cellsegmenter.model.coders import (
 )
 from cellsegmenter.model.config import PRESETS, ModelConfig, grid_level_for, preset_of
 from cellsegmenter.model.device import autocast_for, resolve_device
+from cellsegmenter.model.posterior import gaussian_posterior
 from cellsegmenter.model.proposals import ProposalHead
 from cellsegmenter.model.rendering import render
 from cellsegmenter.model.structured_vae import Exploration, Inference, Noise, StructuredVAE
@@ -512,3 +513,10 @@ def test_the_decoder_draws_the_same_object_in_inference_and_from_its_code(model)
     np.testing.assert_allclose(
         appearance[0], posterior.appearance[0, :2], atol=1e-1 if _in_bfloat16() else 1e-5
     )
+
+
+def test_posteriors_start_well_inside_the_prior_and_are_never_certain():
+    raw = torch.tensor([0.0, -60.0, 60.0], dtype=torch.bfloat16)
+    posterior = gaussian_posterior(raw, raw)
+    assert {posterior.mean.dtype, posterior.std.dtype} == {torch.float32}
+    torch.testing.assert_close(posterior.std, torch.tensor([0.1012, 1e-3, 57.751]), rtol=1e-3, atol=0)

@@ -3,7 +3,7 @@
 from cellsegmenter.consensus.consensus import Consensus, build_consensus
 from cellsegmenter.consensus.contraction import MERGE_TOLERANCE
 from cellsegmenter.consensus.edges import MIN_EDGE, Visits
-from cellsegmenter.consensus.labels import Segmentation, point_estimate
+from cellsegmenter.consensus.labels import Segmentation
 from cellsegmenter.consensus.membership import found_record
 from cellsegmenter.consensus.resolution import (
     AbsoluteResolution,
@@ -26,5 +26,4 @@ __all__ = [
     "build_consensus",
     "check_resolution",
     "found_record",
-    "point_estimate",
 ]

@@ -19,13 +19,11 @@ from scipy import sparse
 from scipy.sparse import csgraph
 from skimage import measure
 
-from cellsegmenter.consensus.agreement import hard_assignment
 from cellsegmenter.consensus.resolution import Resolution
 from cellsegmenter.store import Image, Record, Store, Task, run_tasks
-from cellsegmenter.types import Instances
 from cellsegmenter.windows import Tiling
 
-__all__ = ["Segmentation", "TileParts", "label_canvas", "label_tiles", "point_estimate", "tile_labels"]
+__all__ = ["Segmentation", "TileParts", "label_canvas", "label_tiles", "tile_labels"]
 
 _NOBODY = np.iinfo(np.int64).max
 
@@ -38,9 +36,8 @@ class Segmentation:
     resolution: Resolution
     confidence: np.ndarray  # (n,) float32 in 0..1: how often and how well it was seen, see `confidence`
     z_what: np.ndarray  # (n, D) float32: mean latent code of the instances that are the object
-    foreground_prob: (
-        Image  # (height, width) float32: in how much of its visits a pixel was covered by objects
-    )
+    # (height, width) float32: in how much of its visits a pixel was covered by objects
+    foreground_prob: Image
 
     def __len__(self) -> int:
         return len(self.confidence)
@@ -173,24 +170,3 @@ def tile_labels(store: Store, prefix: str, tile: int, label: np.ndarray) -> np.n
     """(height, width) int32 labels of a tile, from the label (n,) of each of its parts."""
     part = store.load(f"{prefix}-parts-{tile}", "part")["part"]
     return np.concatenate([[0], label]).astype(np.int32)[part]
-
-
-def point_estimate(instances: Instances) -> np.ndarray:
-    """The paper's baseline (Sec. 4): argmax over k of π_k in one posterior sample, window beside window.
-
-    The first sample of those windows whose corners are whole window sizes apart, so that each pixel is
-    decided once.  Objects that cross the edge of a window come out in pieces.
-
-    Returns
-    -------
-    (height, width) int32 labels, 1..n in the order of the first pixel.
-    """
-    height, width = instances.image_shape
-    flat = np.zeros(height * width, dtype=np.int64)
-    if len(instances):
-        corner = instances.window_origin.min(axis=0)
-        tiling = np.all((instances.window_origin - corner) % instances.window_size == 0, axis=1)
-        used = np.flatnonzero(tiling[instances.window] & (instances.sample == 0))
-        pixel, instance = hard_assignment(instances.membership[:, used], instances.window[used])
-        flat[pixel] = instance + 1
-    return number_by_first_pixel(flat).reshape(height, width)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cellsegmenter.model.posterior import gaussian_posterior
 from cellsegmenter.types import Gaussian
 
 __all__ = [
@@ -20,16 +21,6 @@ __all__ = [
     "ObjectDecoder",
     "ObjectEncoder",
 ]
-
-# Added to every posterior standard deviation, as in the authors' runs: keeps log sigma finite.
-_STD_FLOOR = 1e-3
-# Softplus^-1(0.1): a posterior that starts at the prior's width drowns its mean in noise.
-_STD_BIAS = -2.25
-
-
-def _gaussian(mean: Tensor, raw_std: Tensor) -> Gaussian:
-    mean, raw_std = mean.float(), raw_std.float()
-    return Gaussian(mean, nn.functional.softplus(raw_std + _STD_BIAS) + _STD_FLOOR)
 
 
 class ObjectEncoder(nn.Module):
@@ -51,7 +42,7 @@ class ObjectEncoder(nn.Module):
 
     def forward(self, crops: Tensor) -> Gaussian:
         features = self.convolutions(crops).flatten(1)
-        return _gaussian(self.mean(features), self.raw_std(features))
+        return gaussian_posterior(self.mean(features), self.raw_std(features))
 
 
 class DecodedObjects(NamedTuple):
@@ -219,7 +210,7 @@ class BackgroundEncoder(nn.Module):
             [nn.functional.adaptive_avg_pool2d(squeezed, 5), nn.functional.adaptive_max_pool2d(squeezed, 5)],
             1,
         )
-        return _gaussian(*self.convolutions(pooled).flatten(1).chunk(2, 1))
+        return gaussian_posterior(*self.convolutions(pooled).flatten(1).chunk(2, 1))
 
 
 class BackgroundDecoder(nn.Module):

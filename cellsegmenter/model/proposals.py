@@ -8,12 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from cellsegmenter.model.boxes import SAME_BOX, intersection_over_union
-from cellsegmenter.types import Boxes, Gaussian, Proposals
+from cellsegmenter.model.posterior import gaussian_posterior
+from cellsegmenter.types import Boxes, Proposals
 
 __all__ = ["ProposalHead", "shared_coins"]
-
-# Softplus^-1(0.1): boxes that start as wide as the prior jump by a fifth of their size between samples.
-_STD_BIAS = -2.25
 
 
 @torch.no_grad()
@@ -67,5 +65,4 @@ class ProposalHead(nn.Module):
 
     def forward(self, grid_features: Tensor) -> Proposals:
         raw = self.out(self.mlp(grid_features)).flatten(2).transpose(1, 2).float()  # (B, G, 9)
-        std = nn.functional.softplus(raw[..., 5:] + _STD_BIAS) + 1e-3
-        return Proposals(presence_logit=raw[..., 0], z_where=Gaussian(raw[..., 1:5], std))
+        return Proposals(presence_logit=raw[..., 0], z_where=gaussian_posterior(raw[..., 1:5], raw[..., 5:]))
