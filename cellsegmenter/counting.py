@@ -63,10 +63,7 @@ def count_objects(image: Any) -> list[CountedTile]:
     statistics = image_statistics(image)
     tiles = [normalize_image(tile, statistics=statistics).max(axis=0) for tile in spread_tiles(image)]
     smooth = [ndimage.gaussian_filter(tile, 1) for tile in tiles]
-    threshold = threshold_otsu(np.concatenate([tile.ravel() for tile in smooth]))
-    # The least contrast is stated on the linear scale.
-    if threshold < np.log1p(MIN_THRESHOLD / KNEE) / np.log1p(1 / KNEE):
-        return [_counted(tile, np.zeros(tile.shape, np.int32), 0.0) for tile in tiles]
+    threshold = _threshold(np.concatenate([tile.ravel() for tile in smooth]))
     foreground = [ndimage.binary_fill_holes(tile > threshold) for tile in smooth]
     distance = [
         ndimage.distance_transform_edt(np.pad(tile, 1, mode="edge"))[1:-1, 1:-1] for tile in foreground
@@ -78,6 +75,20 @@ def count_objects(image: Any) -> list[CountedTile]:
     areas = areas[areas >= MIN_AREA]
     smallest = max(MIN_AREA, _CRUMB * float(np.median(areas))) if len(areas) else MIN_AREA
     return [_counted(tile, labels, smallest) for tile, labels in zip(tiles, cut, strict=True)]
+
+
+def _threshold(values: np.ndarray) -> float:
+    """Otsu's on the logarithmic scale; infinite where nothing stands out.
+
+    Of few objects in much background Otsu's threshold knows nothing, and halves the noise: then what is above the
+    noise is asked alone.
+    """
+    least = np.log1p(MIN_THRESHOLD / KNEE) / np.log1p(1 / KNEE)  # it is stated on the linear scale
+    threshold = float(threshold_otsu(values))
+    if threshold >= least:
+        return threshold
+    above = values[values > least]
+    return float(threshold_otsu(above)) if len(above) >= MIN_AREA else float("inf")
 
 
 def _counted(pixels: np.ndarray, labels: np.ndarray, smallest: float) -> CountedTile:

@@ -211,6 +211,10 @@ def _window_contents(counted: list[_Counted], window: int) -> tuple[np.ndarray, 
         # An image smaller than a window is continued by reflection.
         n_objects.append(np.sum(shown >= np.maximum(_VISIBLE * tile.areas, 1)) * (side**2 / crop.size))
         foreground.append(np.mean(crop > 0))
+    if not any(n_objects):  # so few that no window met one: their share of all windows
+        n_windows = sum(c.tile.labels.size * c.scale**2 for c in counted) / window**2
+        n_objects = [sum(len(c.tile.areas) for c in counted) / n_windows]
+        foreground = [sum(float(c.tile.areas.sum()) * c.scale**2 for c in counted) / window**2 / n_windows]
     return np.array(n_objects), np.array(foreground)
 
 
@@ -232,7 +236,8 @@ def _notes(counted: list[_Counted], n_objects: int) -> list[str]:
     """What may be wrong with the numbers, in words."""
     notes = []
     if n_objects < _FEW:
-        notes.append(f"Only {n_objects} objects were counted: the numbers are rough; give more images.")
+        counted_ones = "1 object was" if n_objects == 1 else f"{n_objects} objects were"
+        notes.append(f"Only {counted_ones} counted: the numbers are rough; give more images.")
     diameters = np.concatenate([c.scale * np.sqrt(4 / np.pi * c.tile.areas[c.tile.whole]) for c in counted])
     if len(diameters) >= _FEW:
         small, large = np.percentile(diameters, [5, 95])

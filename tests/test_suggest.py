@@ -134,6 +134,24 @@ class TestSuggestBounds:
         # Fit rescales by implied / diameter: that has to be the scale at which the windows were counted.
         assert implied / larger.diameter == pytest.approx(larger.scales[0], rel=0.01)
 
+    @pytest.mark.parametrize("place", [(400, 500), (30, 770)])
+    def test_a_single_object_in_much_background(self, place):
+        """Otsu's threshold of all pixels halves the noise, and few random windows, or none, show the object."""
+        row, column = np.indices((1200, 1200))
+        image = np.random.default_rng(0).normal(100, 10, (1200, 1200))
+        image[np.hypot(row - place[0], column - place[1]) < 9] += 500
+        suggested = suggest_bounds(image.astype(np.float32))
+        assert suggested.n_objects == 1
+        assert suggested.object_diameter == pytest.approx(18, rel=0.1)
+        low, high = suggested.density
+        assert 0.3 * low < (80 / 1200) ** 2 < 3 * high
+        assert suggested.notes[0].startswith("Only 1 object was counted")
+
+    def test_noise_alone_holds_nothing(self):
+        random = np.random.default_rng(0)
+        for image in (random.normal(100, 10, (512, 512)), random.poisson(3, (512, 512))):
+            assert not len(count_objects(image[None])[0].areas)
+
     def test_images_of_different_scale_get_one_each(self, made):
         images = [rescale(image, 1 + i % 3) for i, image in enumerate(made.images[:6])]
         suggested = suggest_bounds(images)
