@@ -16,16 +16,15 @@ from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
-from .haze import estimate_haze
-from .normalize import image_statistics, normalize_image
+from cellsegmenter.haze import estimate_haze
+from cellsegmenter.normalize import image_statistics, normalize_image
 
 __all__ = ["MIN_AREA", "MIN_THRESHOLD", "estimate_diameter", "spread_tiles", "typical_radius"]
 
 MIN_AREA = 20  # px, smaller pieces are noise
 MIN_RADIUS = 2.0  # px, of a maximum of the distance transform
-MIN_THRESHOLD = (
-    0.04  # on the normalised scale: below it what Otsu separates is noise (one of its σ is 0.0375)
-)
+# On the normalised scale: below it what Otsu separates is noise (one of its σ is 0.0375).
+MIN_THRESHOLD = 0.04
 SEED_DISTANCE = 0.6  # least distance of seeds, relative to the first estimate of the radius
 HAZE_ROUNDS = 3
 SETTLED = 0.1  # relative change of the diameter

@@ -42,9 +42,8 @@ class Share(NamedTuple):
     """The part of the graph that one task solves: whole components, and squares of very large ones."""
 
     tiles: tuple[int, ...]  # whose pixels it needs
-    number: tuple[
-        np.ndarray, ...
-    ]  # for each of these tiles: component of its local components, -1: not needed
+    # for each of these tiles: component of its local components, -1: not needed
+    number: tuple[np.ndarray, ...]
     squares: np.ndarray  # (k, 5): component; first row and column, and where the next square begins, px
 
 

@@ -47,9 +47,8 @@ class Vertices(NamedTuple):
     centre: np.ndarray  # (k, 2) float: mean row and column of the pixels, px
     component: np.ndarray  # (k,) int, ascending
     size: np.ndarray  # (k,) int64: pixels
-    inside: (
-        np.ndarray
-    )  # (k,) int64: sum of the edges between the pixels of a vertex, in multiples of `edge_unit`
+    # (k,) int64: sum of the edges between the pixels of a vertex, in multiples of `edge_unit`
+    inside: np.ndarray
 
 
 def merge_pixels(

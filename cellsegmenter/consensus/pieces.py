@@ -22,9 +22,8 @@ class Pieces(NamedTuple):
 
     edges: sparse.csr_array  # (n, n) strictly upper triangular int32, in multiples of `edge_unit`
     start: np.ndarray  # (k + 1,) int64: the first vertex of each piece, and n
-    square: (
-        np.ndarray
-    )  # (k, 2, 2) float: its first row and column, and where the next begins; nan: the whole component
+    # (k, 2, 2) float: its first row and column, and where the next begins; nan: the whole component
+    square: np.ndarray
     size: np.ndarray  # (n,) int64 pixels of each vertex
     centre: np.ndarray  # (n, 2) float, px
     inside: np.ndarray  # (n,) int64 sum of the edges between its pixels, in multiples of `edge_unit`

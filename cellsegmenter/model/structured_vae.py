@@ -194,9 +194,8 @@ class StructuredVAE(nn.Module):
 
     def _crop(self, image: Tensor, fine: Tensor, boxes: Boxes) -> Tensor:
         """Features and grey values of each box, (B, K, C_U + C, R, R)."""
-        boxes = (
-            boxes.detach()
-        )  # boxes learn from where they paste, not from what the encoder would like to see
+        # Boxes learn from where they paste, not from what the encoder would like to see.
+        boxes = boxes.detach()
         coarse = Boxes(*(side / 2**self.config.fine_level for side in boxes))
         raster = self.config.raster
         return torch.cat([crop(fine, coarse, raster), crop(image, boxes, raster)], 2)

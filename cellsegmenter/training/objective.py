@@ -148,9 +148,16 @@ class Objective(nn.Module):
             + self.constraints.adaptation_loss(values)
         )
         proposed = torch.sigmoid(inference.proposals.presence_logit).sum(1).mean()
-        count = posterior.presence.sum(1).mean()
         return Terms(
-            loss, reconstruction, latent, presence, boxes, shared_overlap, count, values["area"], proposed
+            loss=loss,
+            reconstruction=reconstruction,
+            latent=latent,
+            presence=presence,
+            boxes=boxes,
+            overlap=shared_overlap,
+            objects=posterior.presence.sum(1).mean(),
+            area=values["area"],
+            proposed=proposed,
         )
 
     def _mean_field_presence(
