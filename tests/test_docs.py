@@ -7,6 +7,7 @@ images and with a few training steps.  Commands are parsed by the command line i
 import ast
 import doctest
 import json
+import math
 import os
 import re
 import shlex
@@ -234,7 +235,9 @@ def measured_confidence():
     )
     yield "method.md", f"{train['images']} images of the training part, and then on {test['images']} held-out"
     yield "hand-off.md", f"with an AUROC of {test['auroc'][ships]:.2f}"
-    yield "limits.md", f"(AUROC {test['auroc'][ships]:.2f} on held-out images)"
+    yield "limits.md", f"(AUROC {test['auroc'][ships]:.2f} on small held-out images)"
+    for name in ("method.md", "hand-off.md", "limits.md"):
+        yield name, f"of at most {math.isqrt(test['largest_image_px'])}² px"
     for part in test["by_confidence"]:
         yield (
             "limits.md",

@@ -84,7 +84,7 @@ def test_what_fits_depends_on_the_working_scale_the_stride_and_the_samples(
     monkeypatch.setattr("cellsegmenter.segmenting.infer_tiles", lambda *_, **__: None)
     folder = tmp_path / "work"
     defaults = {"n_samples": 1, "stride": 24}
-    memory = {"work_folder": folder, "max_memory": 3 * 64 * 64 * 100}
+    memory = {"work_folder": folder, "max_memory": 2 * 64 * 64 * 100}
     used = trained.consensus(scenes[0][0], random_state=0, **defaults | options, **memory).work_folder
     assert used == (None if fits else folder)
     assert folder.exists() is not fits
