@@ -122,6 +122,9 @@ class TestWindows:
         assert small.pixels.shape == (1, 40, 48)
         assert large.pixels.shape == (1, 48, 48)
         figure = plot_posterior(trained, [small.image, large.image], n_samples=1)
+        corners = [line.get_xydata().min(axis=0) for line in figure.axes[2].lines]
+        assert corners
+        assert (np.array(corners) < (48, 40)).all()  # none lies in the padding
         assert [axis.images[0].get_array().shape[:2] for axis in figure.axes] == [(40, 48)] * 4 + [
             (48, 48)
         ] * 4

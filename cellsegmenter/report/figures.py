@@ -140,10 +140,13 @@ def plot_posterior(segmenter: Any, images: Sequence[Any], n_windows: int = 4, n_
         for s in range(n_samples):
             labels = samples.labels[index, s, :height, :width]
             _show(row[2 + s], _painted(_stretched(grey), labels))
-            _draw_boxes(row[2 + s], samples.boxes[index, s][samples.presence[index, s]])
+            boxes = samples.boxes[index, s][samples.presence[index, s]]
+            # An image smaller than a window has objects in its padding, too.
+            boxes = boxes[np.all(boxes[:, :2] - boxes[:, 2:] / 2 < (width, height), axis=1)]
+            _draw_boxes(row[2 + s], boxes)
+            row[2 + s].set_xlabel(f"{len(boxes)} objects", fontsize=8.5)
         _show(row[-1], _painted(_stretched(grey), found.labels[np.ix_(window.rows, window.columns)]))
         row[-1].set_xlabel(f"{len(found)} objects", fontsize=8.5)
-        row[2].set_xlabel(f"{samples.n_objects[index, 0]} objects", fontsize=8.5)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=10)
     return figure
