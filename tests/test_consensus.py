@@ -41,7 +41,7 @@ from cellsegmenter.consensus.communities import Objective, solve_graph
 from cellsegmenter.consensus.components import local_components
 from cellsegmenter.consensus.confidence import Drawn, mean_best_iou, visible_sizes, window_numbers
 from cellsegmenter.consensus.contraction import MERGE_TOLERANCE, merge_pixels
-from cellsegmenter.consensus.edges import Visits, edge_unit, visits_of
+from cellsegmenter.consensus.edges import Visits, edge_unit, pixel_edges, visits_of
 from cellsegmenter.consensus.graph import EdgeRule, PixelGraph
 from cellsegmenter.consensus.pieces import assemble, pieces_of_record, pieces_record
 from cellsegmenter.consensus.regions import draw_squares, stack_regions
@@ -171,6 +171,22 @@ def test_what_every_visit_sees_together_has_weight_one_across_the_edges_of_windo
     graph = make_graph(everything, cutoff_distance=6)
     assert len(graph.blocks) == 1
     np.testing.assert_allclose(graph.edges(0).data * edge_unit(16), 1, rtol=1e-6)
+
+
+def test_groups_far_apart_have_no_edge_whatever_they_share():
+    # The halves of an object on the border of two squares that are put one above the other; a pair of the largest
+    # groups, divided by the one visit that could see both, does not fit into 32 bits.
+    membership = sparse.csr_array(np.full((2, 16), 16 * CERTAIN, dtype=np.int32))
+    edges = pixel_edges(
+        membership,
+        np.array([[0.0, 0.0], [300.0, 300.0]]),
+        np.array([2, 2]),
+        visits=Visits(per_axis=4, n_samples=1, stride=20),
+        cutoff_distance=16,
+        min_edge=0.01,
+        size=np.array([16, 16]),
+    )
+    assert edges.nnz == 0
 
 
 def test_components_share_no_edge(few):

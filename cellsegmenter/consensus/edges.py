@@ -126,15 +126,16 @@ def pixel_edges(
         # nothing that could hold two pixels together is lost.
         later = np.flatnonzero(second > first)
         first, second, weight = first[later], second[later], weight[later]
-        # Rounded, so that sums stay exact.
-        weight = np.rint(weight / visits.share(cell[first] - cell[second])).astype(np.int32)
+        # Rounded, so that sums stay exact.  In floating point: pairs too far apart to have an edge may have any weight,
+        # as where a region's squares are put one above the other.
+        weight = np.rint(weight / visits.share(cell[first] - cell[second]))
         needed = least * size[first] * size[second] if size is not None and groups else least
         keep = np.flatnonzero(weight >= needed)
         first, second, weight = first[keep], second[keep], weight[keep]
         near = ((position[first] - position[second]) ** 2).sum(1) < cutoff_distance**2
         counts.append(np.bincount(first[near] - start, minlength=stop - start))
         neighbours.append(second[near])
-        weights.append(weight[near])
+        weights.append(weight[near].astype(np.int32))
     indptr = np.concatenate([[0], np.cumsum(np.concatenate(counts or [np.zeros(0, int)]))])
     indices = np.concatenate(neighbours or [np.zeros(0, np.int32)])
     data = np.concatenate(weights or [np.zeros(0, np.int32)])
