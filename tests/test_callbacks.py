@@ -57,7 +57,7 @@ class TestTensorBoard:
 
     def test_the_missing_package_is_named_before_the_training(self, tmp_path, monkeypatch):
         monkeypatch.setattr("cellsegmenter.parameters.find_spec", lambda name: None)
-        with pytest.raises(ImportError, match="tensorboard='.*logs' needs .*pip install tensorboard"):
+        with pytest.raises(ImportError, match=r"tensorboard='.*logs' needs .*pip install tensorboard"):
             CellSegmenter(tensorboard=tmp_path / "logs").fit("not even looked at")
         assert not (tmp_path / "logs").exists()
 
