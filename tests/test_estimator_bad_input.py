@@ -188,7 +188,7 @@ BAD_PARAMETERS = [
     ({"area": (0, 0)}, "asks for no foreground"),
     (
         {"area": (0, 1e-5)},
-        r"area=\(0\.0, 1e-05\) with density=.* speaks of objects 0\.057 px across.*give area as",
+        r"area=\(0, 1e-05\) with density=.* speaks of objects 0\.057 px across.*give area as",
     ),
     ({"object_size": (20, 8)}, r"object_size=\(20, 8\) is reversed"),
     ({"object_size": (8, 60)}, "the maximum of object_size is 60; it must be at most 48"),
