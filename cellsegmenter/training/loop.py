@@ -278,19 +278,24 @@ def training_step(run: Run, image: Tensor) -> Terms:
         overlap_threshold=objective.settings.overlap_threshold,
         exploration=exploration,
     )
+    _check_finite(torch.stack(inference.grid_boxes), "what the network proposes", run.step)
     terms = objective(model, image, inference, evidence_share(run.age, settings.n_steps))
     run.optimizer.zero_grad(set_to_none=True)
     terms.loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_NORM)
-    if not torch.isfinite(norm):
-        raise FloatingPointError(
-            f"the gradient is not finite in step {run.step}; the loss is {terms.loss.item():.3g}. "
-            "Check the images for extreme values, or fit with a smaller learning_rate"
-        )
+    _check_finite(norm, "the gradient", run.step)
     run.optimizer.step()
     objective.constraints.clamp_()
     _update_average(run)
     return terms
+
+
+def _check_finite(values: Tensor, what: str, step: int) -> None:
+    if not torch.isfinite(values).all():
+        raise FloatingPointError(
+            f"{what} is not finite in step {step}; check the images for extreme values, or fit with a smaller "
+            "learning_rate"
+        )
 
 
 @torch.no_grad()
