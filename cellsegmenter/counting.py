@@ -12,11 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 from skimage.feature import peak_local_max
-from skimage.filters import threshold_otsu
 from skimage.measure import regionprops_table
 from skimage.segmentation import watershed
 
-from cellsegmenter.diameter import MIN_AREA, MIN_THRESHOLD, spread_tiles, typical_radius
+from cellsegmenter.diameter import (
+    MIN_AREA,
+    MIN_THRESHOLD,
+    foreground_threshold,
+    spread_tiles,
+    typical_radius,
+)
 from cellsegmenter.normalize import KNEE, image_statistics, normalize_image
 
 __all__ = ["CountedTile", "count_objects"]
@@ -63,7 +68,8 @@ def count_objects(image: Any) -> list[CountedTile]:
     statistics = image_statistics(image)
     tiles = [normalize_image(tile, statistics=statistics).max(axis=0) for tile in spread_tiles(image)]
     smooth = [ndimage.gaussian_filter(tile, 1) for tile in tiles]
-    threshold = _threshold(np.concatenate([tile.ravel() for tile in smooth]))
+    least = np.log1p(MIN_THRESHOLD / KNEE) / np.log1p(1 / KNEE)  # it is stated on the linear scale
+    threshold = foreground_threshold(np.concatenate([tile.ravel() for tile in smooth]), least)
     foreground = [ndimage.binary_fill_holes(tile > threshold) for tile in smooth]
     distance = [
         ndimage.distance_transform_edt(np.pad(tile, 1, mode="edge"))[1:-1, 1:-1] for tile in foreground
@@ -75,20 +81,6 @@ def count_objects(image: Any) -> list[CountedTile]:
     areas = areas[areas >= MIN_AREA]
     smallest = max(MIN_AREA, _CRUMB * float(np.median(areas))) if len(areas) else MIN_AREA
     return [_counted(tile, labels, smallest) for tile, labels in zip(tiles, cut, strict=True)]
-
-
-def _threshold(values: np.ndarray) -> float:
-    """Otsu's on the logarithmic scale; infinite where nothing stands out.
-
-    Of few objects in much background Otsu's threshold knows nothing, and halves the noise: then what is above the
-    noise is asked alone.
-    """
-    least = np.log1p(MIN_THRESHOLD / KNEE) / np.log1p(1 / KNEE)  # it is stated on the linear scale
-    threshold = float(threshold_otsu(values))
-    if threshold >= least:
-        return threshold
-    above = values[values > least]
-    return float(threshold_otsu(above)) if len(above) >= MIN_AREA else float("inf")
 
 
 def _counted(pixels: np.ndarray, labels: np.ndarray, smallest: float) -> CountedTile:

@@ -19,7 +19,14 @@ from skimage.segmentation import watershed
 from cellsegmenter.haze import estimate_haze
 from cellsegmenter.normalize import image_statistics, normalize_image
 
-__all__ = ["MIN_AREA", "MIN_THRESHOLD", "estimate_diameter", "spread_tiles", "typical_radius"]
+__all__ = [
+    "MIN_AREA",
+    "MIN_THRESHOLD",
+    "estimate_diameter",
+    "foreground_threshold",
+    "spread_tiles",
+    "typical_radius",
+]
 
 MIN_AREA = 20  # px, smaller pieces are noise
 MIN_RADIUS = 2.0  # px, of a maximum of the distance transform
@@ -73,9 +80,7 @@ def _haze(tile: np.ndarray, diameter: float) -> np.ndarray:
 def _mean_diameter(tiles: list[np.ndarray]) -> float:
     """px, of the pieces in normalised tiles (H, W); nan if nothing stands out."""
     smooth = [ndimage.gaussian_filter(tile, 1) for tile in tiles]
-    threshold = threshold_otsu(np.concatenate([tile.ravel() for tile in smooth]))
-    if threshold < MIN_THRESHOLD:
-        return float("nan")
+    threshold = foreground_threshold(np.concatenate([tile.ravel() for tile in smooth]), MIN_THRESHOLD)
     foreground = [ndimage.binary_fill_holes(tile > threshold) for tile in smooth]
     distance = [
         ndimage.distance_transform_edt(np.pad(tile, 1, mode="edge"))[1:-1, 1:-1] for tile in foreground
@@ -86,6 +91,19 @@ def _mean_diameter(tiles: list[np.ndarray]) -> float:
     areas = np.concatenate([_piece_areas(tile, SEED_DISTANCE * radius) for tile in distance])
     areas = areas[areas >= MIN_AREA]
     return float(np.mean(2 * np.sqrt(areas / np.pi))) if len(areas) else float("nan")
+
+
+def foreground_threshold(values: np.ndarray, least: float) -> float:
+    """Otsu's threshold of normalised intensities; infinite where nothing exceeds `least`, which is above the noise.
+
+    Of few objects in much background Otsu's threshold knows nothing, and halves the noise: then what is above the
+    noise is asked alone.
+    """
+    threshold = float(threshold_otsu(values))
+    if threshold >= least:
+        return threshold
+    above = values[values > least]
+    return float(threshold_otsu(above)) if len(above) >= MIN_AREA else float("inf")
 
 
 def spread_tiles(image: Any) -> list[np.ndarray]:

@@ -37,6 +37,14 @@ def test_large_images_are_judged_by_tiles():
     assert estimate_diameter(large) == pytest.approx(estimate_diameter(image), rel=0.1)
 
 
+def test_few_nuclei_in_much_background():
+    y, x = np.mgrid[:1200, :1200]
+    image = np.random.default_rng(0).normal(100, 20, (1200, 1200))
+    for centre in (300, 600, 900):
+        image[np.hypot(y - centre, x - centre) < 5] += 300
+    assert estimate_diameter(image) == pytest.approx(10, rel=0.1)  # Otsu's threshold halves the noise
+
+
 def test_nothing_to_be_found():
     rng = np.random.default_rng(0)
     for image in (np.zeros((90, 90)), rng.normal(100, 10, (200, 200)), rng.poisson(5, (200, 200))):
