@@ -129,7 +129,7 @@ def _tag(column: str) -> str:
 
 
 _GROUPS = {
-    "loss": ("loss", "reconstruction", "latent_divergence", "presence", "boxes", "overlap"),
+    "loss": ("loss", "reconstruction", "latent_divergence", "presence", "boxes", "lesson", "overlap"),
     "constraints": ("objects", "proposed_objects", "area"),
     "schedule": ("learning_rate", "warmup"),
 }

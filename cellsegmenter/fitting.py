@@ -55,7 +55,9 @@ def fit_attributes(segmenter: Any, X: Any, y: Any, bounds: Bounds, preset: str) 
     config = model_config(segmenter, bounds, preset, shape=shape, n_channels=images[0].shape[0])
     model = continued_model(segmenter.model_, config) if goes_on else new_model(config, seed)
     objective = training_objective(segmenter, bounds, shape=shape, noise_scale=noise_scale)
-    settings = training_settings(segmenter, bounds, preset, images, from_scratch=not goes_on, seed=seed)
+    settings = training_settings(
+        segmenter, bounds, preset, images, shape=shape, from_scratch=not goes_on, seed=seed
+    )
     on_the_card = {name: getattr(segmenter, name) for name in _ON_THE_CARD}
 
     def as_fitted(model: StructuredVAE, learned: Learned) -> dict[str, Any]:

@@ -44,6 +44,12 @@ _REFINING_RATE = 0.2
 # with 80.  Digits with grid, 1000 steps: 93.6 % counted with 40, 90.9 % with 80.
 _TYPICAL_EVIDENCE = {"free": 40.0, "blob": 80.0}
 
+# Whether the pairs that training learns from touch, by the form of masks; else they lie anywhere.  A blob can not be a
+# half of an object, so there is nothing to lose: nuclei, 1200 steps, 56 training images, pooled AP@0.5: .78 without
+# such lessons, .79 with pairs anywhere, .82 with pairs that touch.  Digits with grid, 1000 steps: 93.6 % counted
+# without, 94.7 % with pairs anywhere; when half of them touched, more digits came in two boxes: 92.0 %.
+_TOUCHING_LESSONS = {"free": False, "blob": True}
+
 
 class Learned(NamedTuple):
     """What a training leaves behind beside the model, which it changed in place."""
@@ -145,6 +151,7 @@ def training_settings(
     preset: str,
     images: Sequence[PreparedImage],
     *,
+    shape: str,
     from_scratch: bool,
     seed: int,
 ) -> TrainingSettings:
@@ -159,6 +166,7 @@ def training_settings(
         density=bounds.density,
         seed=seed,
         augment=p.augment,
+        touching_lessons=_TOUCHING_LESSONS[shape],
         from_scratch=from_scratch,
         progress=p.verbose,
         checkpoint=None if p.checkpoint is None else Path(p.checkpoint),

@@ -20,11 +20,13 @@ from cellsegmenter.model.device import channels_last_pays
 from cellsegmenter.model.structured_vae import Exploration, Noise, StructuredVAE
 from cellsegmenter.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from cellsegmenter.training.objective import Objective, Terms
+from cellsegmenter.training.pairs import N_DRAWS, lesson_loss, put_beside
 from cellsegmenter.training.schedule import (
     RunLength,
     average_decay,
     evidence_share,
     learning_rate,
+    lessons_begun,
     mask_hold,
     warmup_weight,
 )
@@ -65,6 +67,7 @@ class TrainingSettings:
     rank_score: float = 1 / 3  # weight of the residual's rank in the suppression score
     seed: int = 0
     augment: bool = False  # random flips and quarter turns
+    touching_lessons: bool = False  # whether the pairs that it is taught touch, or lie anywhere
     from_scratch: bool = True  # False: the model is trained already, and needs no warm-up
     progress: bool = True
     checkpoint: Path | None = None
@@ -280,6 +283,13 @@ def training_step(run: Run, image: Tensor) -> Terms:
     )
     _check_finite(torch.stack(inference.grid_boxes), "what the network proposes", run.step)
     terms = objective(model, image, inference, evidence_share(run.age, settings.n_steps))
+    if lessons_begun(run.age, settings.n_steps) and objective.settings.presence_update == "mean_field":
+        draws = torch.rand(len(image), N_DRAWS, generator=run.noise).to(image.device)
+        lesson = put_beside(
+            image, inference.posterior, model.config.object_size, draws, touching=settings.touching_lessons
+        )
+        wrong = lesson_loss(model, lesson)
+        terms = terms._replace(loss=terms.loss + wrong, lesson=wrong.detach())
     run.optimizer.zero_grad(set_to_none=True)
     terms.loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_NORM)
@@ -319,6 +329,7 @@ def _history_row(run: Run, terms: Terms, seconds: float) -> dict[str, float]:
         "latent_divergence": terms.latent.item(),
         "presence": terms.presence.item(),
         "boxes": terms.boxes.item(),
+        "lesson": terms.lesson.item(),
         "overlap": terms.overlap.item(),
         "objects": terms.objects.item(),
         "proposed_objects": terms.proposed.item(),

@@ -58,6 +58,7 @@ class Terms(NamedTuple):
     latent: Tensor  # the Gaussian terms of L_KL
     presence: Tensor  # cross-entropy to the mean-field target, or f_grid / N_grid
     boxes: Tensor  # distance of boxes to their objects' masks
+    lesson: Tensor  # what the network gets wrong about known pairs, see `cellsegmenter.training.pairs`
     overlap: Tensor  # before its weight (Suppl. S6)
     objects: Tensor  # mean objects per window
     area: Tensor  # mean foreground fraction
@@ -154,6 +155,7 @@ class Objective(nn.Module):
             latent=latent,
             presence=presence,
             boxes=boxes,
+            lesson=loss.new_zeros(()),
             overlap=shared_overlap,
             objects=posterior.presence.sum(1).mean(),
             area=values["area"],

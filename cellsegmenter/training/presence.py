@@ -23,12 +23,25 @@ from torch import Tensor
 from cellsegmenter.model.boxes import SAME_BOX, intersection_over_union
 from cellsegmenter.types import Boxes, Selection, WindowPosterior
 
-__all__ = ["Rivals", "box_loss", "find_rivals", "mask_boxes", "presence_loss", "presence_target"]
+__all__ = [
+    "Rivals",
+    "box_distance",
+    "box_loss",
+    "find_rivals",
+    "mask_boxes",
+    "presence_loss",
+    "presence_target",
+    "visible_boxes",
+]
 
 # Weights against 1 for a pick's own target.
 _TWIN_WEIGHT = 0.25  # of the same target, for suppressed cells that draw a pick's box
 _IDLE_WEIGHT = 0.2  # of "off", for cells neither picked nor suppressed
 _COVERED_WEIGHT = 0.1  # of "off", for other cells suppressed by an object
+# px by which a box is wider than its object's mask.
+_MARGIN = 1.5
+# px: distances of boxes below it count quadratically.
+_BOX_UNIT = 4.0
 
 
 class Rivals(NamedTuple):
@@ -134,15 +147,24 @@ def box_loss(
     object_size : (float, float)
         Sides that a box may have, px.
     """
-    wanted, visible = mask_boxes(posterior, margin=1.5)
-    wanted = wanted._replace(width=wanted.width.clamp(*object_size), height=wanted.height.clamp(*object_size))
+    wanted, visible = visible_boxes(posterior, object_size)
     on = (posterior.presence > 0.5) & visible
     best, nearest = (overlap * on.unsqueeze(1)).max(-1)  # (B, G)
-    near = (best > 0.3).float()
-    aim = wanted.take(nearest)
-    unit = 4.0  # px: differences below it count quadratically
+    return box_distance(grid_boxes, wanted.take(nearest), best > 0.3)
+
+
+def visible_boxes(posterior: WindowPosterior, object_size: tuple[float, float]) -> tuple[Boxes, Tensor]:
+    """The boxes (B, K) px that fit the masks, as far as boxes may, and whether there is a mask to be seen."""
+    wanted, visible = mask_boxes(posterior, margin=_MARGIN)
+    return wanted._replace(
+        width=wanted.width.clamp(*object_size), height=wanted.height.clamp(*object_size)
+    ), visible
+
+
+def box_distance(boxes: Boxes, aim: Boxes, chosen: Tensor) -> Tensor:
+    """Mean over the chosen boxes (B, G) of the smooth distance of their centres and sides to those of `aim`."""
     distance = sum(
-        torch.nn.functional.smooth_l1_loss(side / unit, goal / unit, reduction="none")
-        for side, goal in zip(grid_boxes, aim, strict=True)
+        torch.nn.functional.smooth_l1_loss(side / _BOX_UNIT, goal / _BOX_UNIT, reduction="none")
+        for side, goal in zip(boxes, aim, strict=True)
     )
-    return (distance * near).sum() / near.sum().clamp_min(1)
+    return (distance * chosen).sum() / chosen.sum().clamp_min(1)

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["RunLength", "average_decay", "evidence_share", "learning_rate", "mask_hold", "warmup_weight"]
+__all__ = [
+    "RunLength",
+    "average_decay",
+    "evidence_share",
+    "learning_rate",
+    "lessons_begun",
+    "mask_hold",
+    "warmup_weight",
+]
 
 # The warm-up in steps (Sec. 3): f holds for the first 100 steps and is gone after 350.  The authors' 2,000
 # and 6,000 steps belong to a straight-through presence; the mean-field update needs the hint only until the
@@ -54,6 +62,11 @@ def evidence_share(step: int, n_steps: int) -> float:
     steps, and without this 80.4 % after 3360, most errors being digits in two boxes.
     """
     return min(1.0, _FIRST_EVIDENCE + (1 - _FIRST_EVIDENCE) * step / (_EVIDENCE_RISE * n_steps))
+
+
+def lessons_begun(step: int, n_steps: int) -> bool:
+    """Whether pairs of objects are worth learning from: once evidence counts in full, what is on is an object."""
+    return step >= _EVIDENCE_RISE * n_steps
 
 
 @dataclass
