@@ -64,6 +64,7 @@ PARTS: dict[str, tuple[list[Patch], dict[str, Any]]] = {
     "masks not held open": ([(loop, "mask_hold", lambda step, n_steps: 0.0)], {}),
     "all evidence from the start": ([(loop, "evidence_share", lambda step, n_steps: 1.0)], {}),
     "no pull of twins": ([(presence, "_TWIN_WEIGHT", 0.0)], {}),
+    "no lessons from pairs": ([(loop, "lessons_begun", lambda step, n_steps: False)], {}),
     "no box regression": (
         [(objective, "box_loss", lambda grid_boxes, *rest: grid_boxes.x.new_zeros(()))],
         {},

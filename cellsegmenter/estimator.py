@@ -97,8 +97,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         Weight of the pairwise overlap of mixing weights (Suppl. S6).
     overlap_threshold : float or "auto", default="auto"
         The largest overlap of two objects' boxes, as a fraction of the smaller box (alpha, Suppl. S5); of two boxes
-        that overlap more, one is suppressed.  "auto" is 0.4 in training and 0.3 in prediction,
-        with blobs 0.55 and 0.4.
+        that overlap more, one is suppressed.  "auto" is 0.4 in training (0.55 with blobs) and 0.3 in prediction.
     sapr : bool, default=True
         False switches the constraints off; for experiments.
     presence_update : {"mean_field", "straight_through"}, default="mean_field"
@@ -502,7 +501,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             stride=step,
             n_samples=samples,
             max_objects=min(PREDICTION_SLOTS * bounds_of(self).max_objects, int(np.prod(config.grid_shape))),
-            overlap_threshold=prediction_overlap(self, config.shape),
+            overlap_threshold=prediction_overlap(self),
             intensity=self.intensity,
             seed=seed,
             progress=self.verbose,
