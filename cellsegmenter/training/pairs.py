@@ -88,52 +88,39 @@ def put_beside(
     boxes, visible = visible_boxes(posterior, object_size)
     on = (posterior.presence > 0.5) & visible
     sure = on & (posterior.presence_prob > 0.5)
-    whole = _within(boxes.x, boxes.width, size) & _within(boxes.y, boxes.height, size)
+    whole = sure & _within(boxes.x, boxes.width, size) & _within(boxes.y, boxes.height, size)
     staying = _pick(sure, uniform[:, 0])
-    giving = (sure & whole).any(1)
-    giver = _pick(giving.expand(len(image), -1), uniform[:, 1]).squeeze(1)
-    coming = _pick((sure & whole)[giver], uniform[:, 2])
-
-    masks = paste((posterior.mixing_weight * on[..., None, None]).unsqueeze(2), posterior.boxes, (size, size))
-    stays = on.new_zeros(on.shape).scatter(1, staying, True)
-    shown = masks.squeeze(2) > 0.5  # (B, K, H, W)
-    host = (shown & stays[..., None, None]).any(1)
-    further = (shown & ~stays[..., None, None]).any(1)
-
-    # The newcomer in the middle of a window of its own, at its new size.
+    giver = _pick(whole.any(1).expand(len(image), -1), uniform[:, 1]).squeeze(1)
+    coming = _pick(whole[giver], uniform[:, 2])
     low, high = (math.log(factor) for factor in _ZOOM)
     zoom = torch.exp(low + (high - low) * uniform[:, 3:4])
-    middle = torch.full_like(zoom, size / 2)
-    its = Boxes(*(side[giver].gather(1, coming) for side in posterior.boxes))
-    weight = posterior.mixing_weight[giver[:, None], coming]
-    frame = Boxes(middle, middle, its.width * zoom, its.height * zoom)
-    mask = paste(weight.unsqueeze(2), frame, (size, size))[:, 0]  # (B, 1, H, W)
     salience = (image - posterior.background).abs().sum(1, keepdim=True)
-    around = Boxes(its.x, its.y, size / zoom, size / zoom)
-    view = crop(torch.cat([image, salience], 1)[giver], around, size)[:, 0]  # (B, C + 1, H, W)
+    newcomer = _newcomer(torch.cat([image, salience], 1), posterior, boxes, giver, coming, zoom)
 
-    newcomer = mask[:, 0] > 0.5
-    places = _places(host, further, newcomer, touching)
-    place = _pick(places.flatten(1), uniform[:, 4])
+    stays = torch.zeros_like(on).scatter(1, staying, True)
+    masks = paste((posterior.mixing_weight * on[..., None, None]).unsqueeze(2), posterior.boxes, (size, size))
+    shown = masks.squeeze(2) > 0.5  # (B, K, H, W)
+    host, further = ((shown & chosen[..., None, None]).any(1) for chosen in (stays, ~stays))
+    places = _places(host, further, newcomer.mask[:, 0] > 0.5, touching).flatten(1)
+    place = _pick(places, uniform[:, 4])
     # Shifts 0 … S - 1 come before -S … -1, as in a discrete Fourier transform.
     down, right = ((index + size) % (2 * size) - size for index in (place // (2 * size), place % (2 * size)))
-    valid = sure.any(1) & giving.any() & places.flatten(1).any(1)
+    valid = sure.any(1) & whole.any() & places.any(1)
 
-    opacity = ((mask - _CLEAR) / (_OPAQUE - _CLEAR)).clamp(0, 1)
-    moved = _shifted(torch.cat([view, opacity], 1), down, right)
-    seen = (
-        moved[:, -1:] * torch.sigmoid((moved[:, -2:-1] - salience) / _SOFTNESS) * valid[:, None, None, None]
+    opacity = ((newcomer.mask - _CLEAR) / (_OPAQUE - _CLEAR)).clamp(0, 1)
+    pixels, its_salience, opacity = _shifted(torch.cat([newcomer.view, opacity], 1), down, right).split(
+        [image.shape[1], 1, 1], dim=1
     )
-    wanted = Boxes(*(side[giver].gather(1, coming) for side in boxes))
+    seen = opacity * torch.sigmoid((its_salience - salience) / _SOFTNESS) * valid[:, None, None, None]
     placed = Boxes(
-        x=middle + right + (wanted.x - its.x) * zoom,
-        y=middle + down + (wanted.y - its.y) * zoom,
-        width=(wanted.width * zoom).clamp(*object_size),
-        height=(wanted.height * zoom).clamp(*object_size),
+        x=newcomer.box.x + right,
+        y=newcomer.box.y + down,
+        width=newcomer.box.width.clamp(*object_size),
+        height=newcomer.box.height.clamp(*object_size),
     )
     rest = on & ~stays
     return Lesson(
-        image=torch.lerp(image, moved[:, :-2], seen),
+        image=torch.lerp(image, pixels, seen),
         pair=Boxes(*(torch.cat(sides, 1) for sides in zip(boxes.take(staying), placed, strict=True))),
         further=boxes._replace(width=boxes.width * rest, height=boxes.height * rest),
         valid=valid,
@@ -164,6 +151,39 @@ def lesson_loss(model: StructuredVAE, lesson: Lesson) -> Tensor:
     logit = proposals.presence_logit
     presence = on * softplus(-logit) + off * softplus(logit)
     return presence.sum(1).mean() + box_distance(boxes, lesson.pair.take(nearest), near)
+
+
+class _Newcomer(NamedTuple):
+    """Objects at their new sizes, each in the middle of a window of its own."""
+
+    view: Tensor  # (B, C, H, W) what is there and around it
+    mask: Tensor  # (B, 1, H, W) w
+    box: Boxes  # (B, 1) px, around its mask
+
+
+def _newcomer(
+    pixels: Tensor, posterior: WindowPosterior, boxes: Boxes, giver: Tensor, slot: Tensor, zoom: Tensor
+) -> _Newcomer:
+    """Cut an object out of `pixels` (B, C, H, W): for each window that in a slot (B, 1) of its giver (B,).
+
+    `boxes` (B, K) are the boxes around the masks, which are not those in which the masks are drawn.
+    """
+    size = pixels.shape[-1]
+    middle = torch.full_like(zoom, size / 2)
+    frame, box = (Boxes(*(side[giver].gather(1, slot) for side in its)) for its in (posterior.boxes, boxes))
+    weight = posterior.mixing_weight[giver[:, None], slot].unsqueeze(2)
+    drawn = Boxes(middle, middle, frame.width * zoom, frame.height * zoom)
+    around = Boxes(frame.x, frame.y, size / zoom, size / zoom)
+    return _Newcomer(
+        view=crop(pixels[giver], around, size)[:, 0],
+        mask=paste(weight, drawn, (size, size))[:, 0],
+        box=Boxes(
+            x=middle + (box.x - frame.x) * zoom,
+            y=middle + (box.y - frame.y) * zoom,
+            width=box.width * zoom,
+            height=box.height * zoom,
+        ),
+    )
 
 
 def common_area(fixed: Tensor, moving: Tensor) -> Tensor:
