@@ -564,3 +564,17 @@ def half_maximum_by_pixels(
             bright = {place for place in brightness if brightness[place] / level >= 0.5}
         found.append(bright)
     return found
+
+
+def common_area_by_shifts(fixed: Tensor, moving: Tensor) -> np.ndarray:
+    """Pixels in both masks (B, S, S), for each shift of the second by -S … S - 1 rows and columns, (B, 2S, 2S)."""
+    size = fixed.shape[-1]
+    areas = np.zeros((len(fixed), 2 * size, 2 * size))
+    for down in range(-size, size):
+        for right in range(-size, size):
+            moved = np.zeros(fixed.shape, bool)
+            for row, column in np.ndindex(size, size):
+                if 0 <= row + down < size and 0 <= column + right < size:
+                    moved[:, row + down, column + right] = moving[:, row, column]
+            areas[:, down, right] = (fixed.numpy() & moved).sum((1, 2))
+    return areas
