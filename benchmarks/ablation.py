@@ -30,7 +30,7 @@ from cellsegmenter.datasets import DigitImages
 from cellsegmenter.metrics import mean_matched_iou
 from cellsegmenter.model import structured_vae
 from cellsegmenter.model.dpp import DeterminantalPointProcess
-from cellsegmenter.training import loop, objective, presence
+from cellsegmenter.training import loop, objective, pairs, presence
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -51,6 +51,8 @@ class _IndependentCells(DeterminantalPointProcess):
         return torch.full_like(presence, self.log_odds)
 
 
+_BOX_TERMS = ((objective, "box_loss"), (pairs, "box_distance"))
+
 # What is patched, and what the estimator is told, for each row.
 PARTS: dict[str, tuple[list[Patch], dict[str, Any]]] = {
     "the whole recipe": ([], {}),
@@ -63,10 +65,10 @@ PARTS: dict[str, tuple[list[Patch], dict[str, Any]]] = {
     "no warm-up by the residual": ([(loop, "warmup_weight", lambda step, n_steps: 0.0)], {}),
     "masks not held open": ([(loop, "mask_hold", lambda step, n_steps: 0.0)], {}),
     "all evidence from the start": ([(loop, "evidence_share", lambda step, n_steps: 1.0)], {}),
-    "no pull of twins": ([(presence, "_TWIN_WEIGHT", 0.0)], {}),
+    "no pull of twins": ([(presence, "_TWIN_WEIGHT", 0.0), (pairs, "_TWIN_WEIGHT", 0.0)], {}),
     "no lessons from pairs": ([(loop, "lessons_begun", lambda step, n_steps: False)], {}),
     "no box regression": (
-        [(objective, "box_loss", lambda grid_boxes, *rest: grid_boxes.x.new_zeros(()))],
+        [(module, name, lambda boxes, *rest: boxes.x.new_zeros(())) for module, name in _BOX_TERMS],
         {},
     ),
     "with an overlap penalty of 1": ([], {"overlap_penalty": 1.0}),

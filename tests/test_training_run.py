@@ -22,6 +22,7 @@ from cellsegmenter.training.schedule import (
     average_decay,
     evidence_share,
     learning_rate,
+    lessons_begun,
     warmup_weight,
 )
 from cellsegmenter.training.watch import CollapseWatch
@@ -37,6 +38,16 @@ def test_the_warmup_holds_then_falls_to_zero():
     falling = np.flatnonzero(np.diff(weights) < 0)
     assert falling[0] > 10
     np.testing.assert_allclose(np.diff(weights)[falling], np.diff(weights)[falling[0]], rtol=1e-6)  # linearly
+
+
+@pytest.mark.parametrize("n_steps", [100, 1000, 3000, 20000])
+def test_no_run_ends_before_its_lessons(n_steps):
+    begin = next(step for step in range(n_steps) if lessons_begun(step, n_steps))
+    assert evidence_share(begin, n_steps) == 1
+    length = RunLength(n_steps)
+    for step in range(0, n_steps, 10):
+        length.update(step, [1.0] * (step // 10 + 1))  # converged from the start
+    assert begin + 0.3 * min(n_steps, 2000) <= length.end
 
 
 def test_evidence_rises_from_its_first_part_to_the_whole_and_stays():
@@ -313,6 +324,33 @@ def test_penalties_stay_in_their_range_however_fast_they_move(monkeypatch):
 def test_training_explains_the_images_better():
     _, _, history = run(Images(), n_steps=60, learning_rate=3e-3)
     assert history[-1]["reconstruction"] < 0.85 * history[0]["reconstruction"]
+
+
+@pytest.mark.parametrize("touching", [False, True])
+def test_lessons_are_part_of_the_loss_once_evidence_counts_in_full(monkeypatch, touching):
+    def rows(weight: float) -> list[dict[str, float]]:
+        asked.clear()
+        monkeypatch.setattr(loop_module, "HISTORY_INTERVAL", 1)
+        monkeypatch.setattr(
+            loop_module, "lesson_loss", lambda model, lesson: weight + 0 * model.box_code.bias.sum()
+        )
+        return run(Images(), n_steps=10, touching_lessons=touching)[2]
+
+    def spied(*arguments, touching, original=loop_module.put_beside):
+        asked.append(touching)
+        return original(*arguments, touching=touching)
+
+    asked: list[bool] = []
+    monkeypatch.setattr(loop_module, "put_beside", spied)
+    without, with_lessons = rows(0.0), rows(7.0)
+    assert asked == [touching] * 6
+    assert [row["lesson"] for row in with_lessons] == [0.0] * 4 + [7.0] * 6
+    difference = [ours["loss"] - theirs["loss"] for ours, theirs in zip(with_lessons, without, strict=True)]
+    np.testing.assert_allclose(difference, [0.0] * 4 + [7.0] * 6, atol=1e-4)
+
+
+def test_the_papers_presence_knows_no_lessons():
+    assert all(row["lesson"] == 0 for row in run(Images(), n_steps=20, update="straight_through")[2])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from cellsegmenter.io import replacing
 
 __all__ = ["CheckpointError", "read_checkpoint", "write_checkpoint"]
 
-_FORMAT = 3
+_FORMAT = 4
 
 
 class CheckpointError(ValueError):

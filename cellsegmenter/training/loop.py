@@ -283,7 +283,11 @@ def training_step(run: Run, image: Tensor) -> Terms:
     )
     _check_finite(torch.stack(inference.grid_boxes), "what the network proposes", run.step)
     terms = objective(model, image, inference, evidence_share(run.age, settings.n_steps))
-    if lessons_begun(run.age, settings.n_steps) and objective.settings.presence_update == "mean_field":
+    if (
+        lessons_begun(run.age, settings.n_steps)
+        and exploration.warmup == 0  # it starts anew after a collapse
+        and objective.settings.presence_update == "mean_field"
+    ):
         draws = torch.rand(len(image), N_DRAWS, generator=run.noise).to(image.device)
         lesson = put_beside(
             image, inference.posterior, model.config.object_size, draws, touching=settings.touching_lessons

@@ -3,8 +3,8 @@
 Two objects that touch can be explained by one mask over both, and that is a fixed point of training: given the one,
 what either of the two would add is nothing.  But from single objects that the model knows we can make windows that
 show such a pair, and there the truth is known: two boxes, and neither half of one nor both in one.  So once there are
-objects, every step puts one of them, cut from another window with its own pixels, beside an object of this window,
-and the inference network learns from it where both are.
+objects, every step puts one of them, cut from some window of the batch with its own pixels, into each window, and the
+inference network learns from it where this one and a neighbour are.
 
 That a network which infers can be taught by what the model makes up is due to Hinton, Dayan, Frey and Neal (The
 wake-sleep algorithm for unsupervised neural networks, Science 268, 1995); that cut-outs are worth more than
@@ -25,7 +25,7 @@ from cellsegmenter.model.boxes import SAME_BOX, intersection_over_union
 from cellsegmenter.model.device import autocast_for
 from cellsegmenter.model.spatial_transformer import crop, paste
 from cellsegmenter.model.structured_vae import StructuredVAE
-from cellsegmenter.training.presence import box_distance, visible_boxes
+from cellsegmenter.training.presence import BOX_MARGIN, box_distance, mask_boxes, wanted_boxes
 from cellsegmenter.types import Boxes, WindowPosterior
 
 __all__ = ["N_DRAWS", "Lesson", "common_area", "lesson_loss", "put_beside"]
@@ -36,7 +36,7 @@ N_DRAWS = 5
 _ZOOM = (0.6, 1.25)
 # Of the smaller mask, how much the other one of the pair may cover; and how much of the newcomer further objects may.
 _PAIR_OVERLAP, _FURTHER_OVERLAP = 0.25, 0.1
-# The centre of the newcomer stays this far from the window's border, px.
+# The middle of the newcomer stays this far from the window's border, px.
 _BORDER = 4
 # A mask is opaque where it is above the higher value, and clear below the lower one.
 _CLEAR, _OPAQUE = 0.25, 0.5
@@ -85,20 +85,28 @@ def put_beside(
     this way blurred edges add up, and no dark rim tells the newcomer apart.
     """
     size = image.shape[-1]
-    boxes, visible = visible_boxes(posterior, object_size)
-    on = (posterior.presence > 0.5) & visible
-    sure = on & (posterior.presence_prob > 0.5)
+    bounding, visible = mask_boxes(posterior, margin=0.0)
+    boxes = wanted_boxes(bounding, object_size)
+    drawn, likely = posterior.presence > 0.5, posterior.presence_prob > 0.5
+    known = visible & (
+        drawn | likely
+    )  # what nothing is put upon; objects that are not known cannot be spared
+    sure = visible & drawn & likely
     whole = sure & _within(boxes.x, boxes.width, size) & _within(boxes.y, boxes.height, size)
     staying = _pick(sure, uniform[:, 0])
     giver = _pick(whole.any(1).expand(len(image), -1), uniform[:, 1]).squeeze(1)
     coming = _pick(whole[giver], uniform[:, 2])
     low, high = (math.log(factor) for factor in _ZOOM)
+    largest = torch.maximum(bounding.width, bounding.height)[giver].gather(1, coming)
     zoom = torch.exp(low + (high - low) * uniform[:, 3:4])
+    zoom = torch.minimum(zoom, (object_size[1] - 2 * BOX_MARGIN) / largest.clamp_min(1))
     salience = (image - posterior.background).abs().sum(1, keepdim=True)
-    newcomer = _newcomer(torch.cat([image, salience], 1), posterior, boxes, giver, coming, zoom)
+    newcomer = _newcomer(torch.cat([image, salience], 1), posterior, bounding, giver, coming, zoom)
 
-    stays = torch.zeros_like(on).scatter(1, staying, True)
-    masks = paste((posterior.mixing_weight * on[..., None, None]).unsqueeze(2), posterior.boxes, (size, size))
+    stays = torch.zeros_like(known).scatter(1, staying, True)
+    masks = paste(
+        (posterior.mixing_weight * known[..., None, None]).unsqueeze(2), posterior.boxes, (size, size)
+    )
     shown = masks.squeeze(2) > 0.5  # (B, K, H, W)
     host, further = ((shown & chosen[..., None, None]).any(1) for chosen in (stays, ~stays))
     places = _places(host, further, newcomer.mask[:, 0] > 0.5, touching).flatten(1)
@@ -112,13 +120,9 @@ def put_beside(
         [image.shape[1], 1, 1], dim=1
     )
     seen = opacity * torch.sigmoid((its_salience - salience) / _SOFTNESS) * valid[:, None, None, None]
-    placed = Boxes(
-        x=newcomer.box.x + right,
-        y=newcomer.box.y + down,
-        width=newcomer.box.width.clamp(*object_size),
-        height=newcomer.box.height.clamp(*object_size),
-    )
-    rest = on & ~stays
+    placed = newcomer.bounding._replace(x=newcomer.bounding.x + right, y=newcomer.bounding.y + down)
+    placed = wanted_boxes(placed, object_size)
+    rest = known & ~stays
     return Lesson(
         image=torch.lerp(image, pixels, seen),
         pair=Boxes(*(torch.cat(sides, 1) for sides in zip(boxes.take(staying), placed, strict=True))),
@@ -141,9 +145,9 @@ def lesson_loss(model: StructuredVAE, lesson: Lesson) -> Tensor:
     with torch.no_grad():
         nearest, near = _nearest(lesson.pair, c.grid_shape, 2**c.grid_level)
         near = near & lesson.valid[:, None]
-        likeness = intersection_over_union(boxes, lesson.pair)  # (B, G, 2)
-        best = torch.zeros_like(near).scatter(1, likeness.argmax(1), True) & lesson.valid[:, None]
-        alike = (likeness > SAME_BOX).any(-1) & lesson.valid[:, None] & ~best
+        likeness = intersection_over_union(boxes, lesson.pair) * near.unsqueeze(-1)  # (B, G, 2)
+        best = torch.zeros_like(near).scatter(1, likeness.argmax(1), True) & near
+        alike = (likeness > SAME_BOX).any(-1) & ~best
         known = (intersection_over_union(boxes, lesson.further) > SAME_BOX).any(-1)
         on = best + _TWIN_WEIGHT * alike
         off = _OFF_WEIGHT * (near & ~best & ~alike & ~known)
@@ -156,28 +160,30 @@ def lesson_loss(model: StructuredVAE, lesson: Lesson) -> Tensor:
 class _Newcomer(NamedTuple):
     """Objects at their new sizes, each in the middle of a window of its own."""
 
-    view: Tensor  # (B, C, H, W) what is there and around it
+    view: Tensor  # (B, C + 1, H, W) pixels and salience, there and around
     mask: Tensor  # (B, 1, H, W) w
-    box: Boxes  # (B, 1) px, around its mask
+    bounding: Boxes  # (B, 1) px, of the mask
 
 
 def _newcomer(
-    pixels: Tensor, posterior: WindowPosterior, boxes: Boxes, giver: Tensor, slot: Tensor, zoom: Tensor
+    pixels: Tensor, posterior: WindowPosterior, bounding: Boxes, giver: Tensor, slot: Tensor, zoom: Tensor
 ) -> _Newcomer:
-    """Cut an object out of `pixels` (B, C, H, W): for each window that in a slot (B, 1) of its giver (B,).
+    """Cut an object out of `pixels` (B, C + 1, H, W): for each window that in a slot (B, 1) of its giver (B,).
 
-    `boxes` (B, K) are the boxes around the masks, which are not those in which the masks are drawn.
+    `bounding` (B, K) are the bounding boxes of the masks, which are not the boxes in which they are drawn.
     """
     size = pixels.shape[-1]
     middle = torch.full_like(zoom, size / 2)
-    frame, box = (Boxes(*(side[giver].gather(1, slot) for side in its)) for its in (posterior.boxes, boxes))
+    frame, box = (
+        Boxes(*(side[giver].gather(1, slot) for side in its)) for its in (posterior.boxes, bounding)
+    )
     weight = posterior.mixing_weight[giver[:, None], slot].unsqueeze(2)
     drawn = Boxes(middle, middle, frame.width * zoom, frame.height * zoom)
     around = Boxes(frame.x, frame.y, size / zoom, size / zoom)
     return _Newcomer(
         view=crop(pixels[giver], around, size)[:, 0],
         mask=paste(weight, drawn, (size, size))[:, 0],
-        box=Boxes(
+        bounding=Boxes(
             x=middle + (box.x - frame.x) * zoom,
             y=middle + (box.y - frame.y) * zoom,
             width=box.width * zoom,
@@ -215,7 +221,8 @@ def _places(host: Tensor, further: Tensor, newcomer: Tensor, touching: bool) -> 
     shift = torch.arange(2 * size, device=host.device)
     shift = (shift + size) % (2 * size) - size
     inside = shift.abs() < size / 2 - _BORDER
-    return beside & free & inside[:, None] & inside
+    drawn = (host.any((1, 2)) & (own > 0))[:, None, None]
+    return drawn & beside & free & inside[:, None] & inside
 
 
 def _pick(allowed: Tensor, uniform: Tensor) -> Tensor:

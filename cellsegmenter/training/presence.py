@@ -24,6 +24,7 @@ from cellsegmenter.model.boxes import SAME_BOX, intersection_over_union
 from cellsegmenter.types import Boxes, Selection, WindowPosterior
 
 __all__ = [
+    "BOX_MARGIN",
     "Rivals",
     "box_distance",
     "box_loss",
@@ -32,14 +33,15 @@ __all__ = [
     "presence_loss",
     "presence_target",
     "visible_boxes",
+    "wanted_boxes",
 ]
 
 # Weights against 1 for a pick's own target.
 _TWIN_WEIGHT = 0.25  # of the same target, for suppressed cells that draw a pick's box
 _IDLE_WEIGHT = 0.2  # of "off", for cells neither picked nor suppressed
 _COVERED_WEIGHT = 0.1  # of "off", for other cells suppressed by an object
-# px by which a box is wider than its object's mask.
-_MARGIN = 1.5
+# px by which a box is wider than its object's mask, on each side.
+BOX_MARGIN = 1.5
 # px: distances of boxes below it count quadratically.
 _BOX_UNIT = 4.0
 
@@ -154,11 +156,17 @@ def box_loss(
 
 
 def visible_boxes(posterior: WindowPosterior, object_size: tuple[float, float]) -> tuple[Boxes, Tensor]:
-    """The boxes (B, K) px that fit the masks, as far as boxes may, and whether there is a mask to be seen."""
-    wanted, visible = mask_boxes(posterior, margin=_MARGIN)
-    return wanted._replace(
-        width=wanted.width.clamp(*object_size), height=wanted.height.clamp(*object_size)
-    ), visible
+    """The boxes (B, K) px that objects should have, and whether there is a mask to be seen."""
+    bounding, visible = mask_boxes(posterior, margin=0.0)
+    return wanted_boxes(bounding, object_size), visible
+
+
+def wanted_boxes(bounding: Boxes, object_size: tuple[float, float]) -> Boxes:
+    """Boxes a little wider than the bounding boxes of masks, as far as boxes may be."""
+    return bounding._replace(
+        width=(bounding.width + 2 * BOX_MARGIN).clamp(*object_size),
+        height=(bounding.height + 2 * BOX_MARGIN).clamp(*object_size),
+    )
 
 
 def box_distance(boxes: Boxes, aim: Boxes, chosen: Tensor) -> Tensor:
