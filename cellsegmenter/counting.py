@@ -22,7 +22,7 @@ from cellsegmenter.diameter import (
     spread_tiles,
     typical_radius,
 )
-from cellsegmenter.normalize import KNEE, image_statistics, normalize_image
+from cellsegmenter.normalize import KNEE, normalize_image
 
 __all__ = ["CountedTile", "count_objects"]
 
@@ -65,8 +65,7 @@ def count_objects(image: Any) -> list[CountedTile]:
     list of CountedTile
         One for an image of up to 4 million pixels; of a larger one 16 evenly spread tiles.
     """
-    statistics = image_statistics(image)
-    tiles = [normalize_image(tile, statistics=statistics).max(axis=0) for tile in spread_tiles(image)]
+    tiles = [normalize_image(tile).max(axis=0) for tile in spread_tiles(image)]
     smooth = [ndimage.gaussian_filter(tile, 1) for tile in tiles]
     least = np.log1p(MIN_THRESHOLD / KNEE) / np.log1p(1 / KNEE)  # it is stated on the linear scale
     threshold = foreground_threshold(np.concatenate([tile.ravel() for tile in smooth]), least)

@@ -16,8 +16,9 @@ from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
+from cellsegmenter.block_map import BlockMap
 from cellsegmenter.haze import estimate_haze
-from cellsegmenter.normalize import image_statistics, normalize_image
+from cellsegmenter.normalize import normalize_image
 
 __all__ = [
     "MIN_AREA",
@@ -57,8 +58,7 @@ def estimate_diameter(image: Any) -> float:
     float
         Diameter of the circle of equal area, px; nan if no objects stand out from the background.
     """
-    statistics = image_statistics(image)
-    tiles = [normalize_image(tile, method="linear", statistics=statistics) for tile in spread_tiles(image)]
+    tiles = [normalize_image(tile, method="linear") for tile in spread_tiles(image)]
     tiles = [tile.max(axis=0) if tile.ndim == 3 else tile for tile in tiles]
     diameter = _mean_diameter(tiles)
     for _ in range(HAZE_ROUNDS):
@@ -74,7 +74,8 @@ def estimate_diameter(image: Any) -> float:
 
 def _haze(tile: np.ndarray, diameter: float) -> np.ndarray:
     """(H, W) of a normalised tile, whose background is 0."""
-    return estimate_haze(tile[None], np.zeros(1), diameter)[...][0]
+    nothing = BlockMap(np.zeros((1, 1, 1), np.float32), tile.shape)
+    return estimate_haze(tile[None], nothing, diameter)[...][0]
 
 
 def _mean_diameter(tiles: list[np.ndarray]) -> float:

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from scipy import sparse
 
-from cellsegmenter.haze import Haze, estimate_haze
-from cellsegmenter.normalize import ImageStatistics, image_statistics, normalize_image
+from cellsegmenter.block_map import BlockMap
+from cellsegmenter.haze import estimate_haze
+from cellsegmenter.normalize import LocalStatistics, local_statistics, normalize_image
 from cellsegmenter.validation import full_key
 from cellsegmenter.windows import Region, reflect_index
 
@@ -48,8 +49,8 @@ class PreparedImage:
     """An image (C, H, W) at working scale; when sliced, haze is taken off and the intensities are normalised."""
 
     source: Any  # array-like (C, H, W), already at working scale
-    statistics: ImageStatistics  # of the whole image
-    haze: Haze
+    statistics: LocalStatistics
+    haze: BlockMap
     intensity: Literal["log", "linear"]
     original_shape: tuple[int, int]  # height, width in px of the user's image
 
@@ -59,6 +60,11 @@ class PreparedImage:
     @property
     def shape(self) -> tuple[int, int, int]:
         return tuple(int(n) for n in self.source.shape)  # type: ignore[return-value]
+
+    @property
+    def levels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(C, m, n) of the maps of background, scale and haze, in their blocks."""
+        return self.statistics.background.levels, self.statistics.log_scale.levels, self.haze.levels
 
     def working_region(self, region: Region) -> Region:
         """The pixels at working scale that a region of the user's image touches."""
@@ -82,10 +88,9 @@ class PreparedImage:
         return rows, columns
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        channels, rows, columns = full_key(key, self.ndim)
-        clear = self.source[channels, rows, columns] - self.haze[channels, rows, columns]
-        of_channels = ImageStatistics(*(values[channels] for values in self.statistics))
-        return normalize_image(clear, method=self.intensity, statistics=of_channels)
+        place = tuple(full_key(key, self.ndim))
+        clear = self.source[place] - self.haze[place]
+        return normalize_image(clear, method=self.intensity, statistics=self.statistics[place])
 
 
 def prepare_image(
@@ -97,7 +102,7 @@ def prepare_image(
 ) -> PreparedImage:
     """Take off haze, normalise and rescale lazily; small images are rescaled at once.
 
-    The image is read once for its haze, in bands; for its statistics no more than 4 million pixels are.
+    The image is read twice, in bands: for its statistics and for its haze.
 
     Parameters
     ----------
@@ -116,7 +121,7 @@ def prepare_image(
         source = ScaledImage.of(source, (max(1, round(height * scale)), max(1, round(width * scale))))
         if np.prod(source.shape[1:]) <= _IN_MEMORY:
             source = source[...]
-    statistics = image_statistics(source)
+    statistics = local_statistics(source, diameter)
     haze = estimate_haze(source, statistics.background, diameter)
     return PreparedImage(source, statistics, haze, intensity, (height, width))
 
@@ -128,7 +133,7 @@ def fingerprint(images: Sequence[PreparedImage]) -> str:
     """
     digest = hashlib.sha256()
     for image in images:
-        numbers = [*np.ravel(image.statistics), *image.haze.levels.ravel()]
+        numbers = np.concatenate([levels.ravel() for levels in image.levels])
         digest.update(f"{image.shape} {[f'{number:.4g}' for number in numbers]}".encode())
     return digest.hexdigest()[:16]
 

@@ -169,7 +169,7 @@ def _identity(
 
 def _pixels_hash(prepared: PreparedImage) -> str:
     """Of all pixels and of what normalises them, read band by band."""
-    digest = hashlib.sha256(np.stack(prepared.statistics).tobytes() + prepared.haze.levels.tobytes())
+    digest = hashlib.sha256(b"".join(levels.tobytes() for levels in prepared.levels))
     for row in range(0, prepared.shape[1], _HASHED_ROWS):
         band = np.asarray(prepared.source[:, row : row + _HASHED_ROWS, :])
         digest.update(band.tobytes())

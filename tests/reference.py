@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -509,28 +509,40 @@ def duplicate_scene() -> tuple[WindowPosterior, Tensor]:
 
 
 # ---------------------------------------------------------------------------------------------------
-# Haze, and where objects end
+# What varies slowly, and where objects end
 # ---------------------------------------------------------------------------------------------------
 
 
 def haze_by_pixels(image: np.ndarray, background: np.ndarray, block: int) -> np.ndarray:
-    """(C, H, W): percentiles of blocks, each with the weight of a tent around its centre."""
+    """(C, H, W): tenth percentiles of blocks above the background, a number for each channel."""
+
+    def level(pixels: np.ndarray, channel: int) -> float:
+        return max(np.percentile(pixels, 10) - background[channel], 0)
+
+    return block_map_by_pixels(image, level, block)
+
+
+def block_map_by_pixels(
+    image: np.ndarray, level: Callable[[np.ndarray, int], float], block: int
+) -> np.ndarray:
+    """(C, H, W): `level(pixels, channel)` of blocks, each with the weight of a tent around its centre."""
     sides = image.shape[-2:]
     counts = [max(1, round(side / block)) for side in sides]
     edges = [[int(i * side / n) for i in range(n + 1)] for side, n in zip(sides, counts, strict=True)]
-    haze = np.zeros(image.shape)
+    levels = np.zeros((len(image), *counts))
+    for c, i, j in np.ndindex(*levels.shape):
+        levels[c, i, j] = level(image[c, edges[0][i] : edges[0][i + 1], edges[1][j] : edges[1][j + 1]], c)
+    shown = np.zeros(image.shape)
     for c, row, column in np.ndindex(*image.shape):
         total = weights = 0.0
         for i, j in np.ndindex(*counts):
-            pixels = image[c, edges[0][i] : edges[0][i + 1], edges[1][j] : edges[1][j + 1]]
-            level = max(np.percentile(pixels, 10) - background[c], 0)
             weight = 1.0
             for pixel, number, n, side in zip((row, column), (i, j), counts, sides, strict=True):
                 place = min(max((pixel + 0.5) * n / side - 0.5, 0), n - 1)
                 weight *= max(0.0, 1 - abs(place - number))
-            total, weights = total + weight * level, weights + weight
-        haze[c, row, column] = total / weights
-    return haze
+            total, weights = total + weight * levels[c, i, j], weights + weight
+        shown[c, row, column] = total / weights
+    return shown
 
 
 def half_maximum_by_pixels(

@@ -67,7 +67,7 @@ def test_a_blurred_disc_has_its_area_and_not_that_of_its_halo(method, blur, heig
     normal = normalize_image(
         pixels[None],
         method=method,
-        statistics=ImageStatistics(background=np.array([100.0]), scale=np.array([1000.0])),
+        statistics=ImageStatistics(background=np.full((1, 1, 1), 100.0), scale=np.full((1, 1, 1), 1000.0)),
     )
     with_halo = disc(30, 28, RADIUS + 4)
     mask = cut(on_the_whole_window(with_halo), linear_intensity(torch.from_numpy(normal), method))[0]

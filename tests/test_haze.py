@@ -5,11 +5,17 @@ import pytest
 from reference import haze_by_pixels
 
 from cellsegmenter import preparation
+from cellsegmenter.block_map import BlockMap
 from cellsegmenter.haze import estimate_haze
 from cellsegmenter.normalize import image_statistics
 from cellsegmenter.preparation import ScaledImage, prepare_image
 
 BACKGROUND, HEIGHT = 20.0, 60.0
+
+
+def even(image, *background):
+    """The map of an image whose background is the same everywhere, a number for each channel."""
+    return BlockMap(np.array(background, np.float32)[:, None, None], image.shape[-2:])
 
 
 class Read:
@@ -32,10 +38,9 @@ def discs(shape, diameter, spacing):
 @pytest.mark.parametrize("shape", [(9, 31), (40, 25)])
 def test_haze_is_what_its_formula_says(shape):
     image = np.random.default_rng(0).gamma(2, 20, (2, *shape)).astype(np.float32)
-    background = np.array([10.0, 25.0])
-    haze = estimate_haze(image, background, diameter=3)
+    haze = estimate_haze(image, even(image, 10, 25), diameter=3)
     assert haze.levels.any()
-    np.testing.assert_allclose(haze[...], haze_by_pixels(image, background, 12), atol=1e-4)
+    np.testing.assert_allclose(haze[...], haze_by_pixels(image, np.array([10, 25]), 12), atol=1e-4)
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.7])
@@ -63,7 +68,7 @@ def test_every_slice_shows_the_same_to_the_last_bit(scale, monkeypatch):
 
 def test_an_image_is_read_once_and_in_bands():
     image = Read(np.zeros((1, 2000, 70), np.float32))
-    estimate_haze(image, np.zeros(1), diameter=16)
+    estimate_haze(image, even(image, 0), diameter=16)
     np.testing.assert_array_equal(np.concatenate(image.rows), np.arange(2000))
     assert max(map(len, image.rows)) <= 520
 
@@ -74,7 +79,7 @@ def test_an_even_image_has_no_haze(noise):
         (300, 200), 16, 40
     )
     image = image.astype(np.float32)
-    haze = estimate_haze(image, image_statistics(image).background, diameter=16)
+    haze = estimate_haze(image, even(image, *image_statistics(image).background.ravel()), diameter=16)
     assert np.abs(haze[...]).max() == 0
 
 
@@ -84,7 +89,7 @@ def test_a_bright_plateau_is_taken_off_and_objects_on_it_keep_their_height():
     objects = discs(plateau.shape, 16, 32)
     image = (BACKGROUND + plateau + HEIGHT * objects).astype(np.float32)[None]
     prepared = prepare_image(image, diameter=16, intensity="linear")
-    clear = prepared[...] * prepared.statistics.scale[:, None, None]
+    clear = prepared[...] * prepared.statistics[...].scale
     for away_from_the_step in (np.s_[:, :220], np.s_[:, 380:]):
         np.testing.assert_allclose(clear[0][away_from_the_step], HEIGHT * objects[away_from_the_step], atol=1)
 

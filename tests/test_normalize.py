@@ -85,7 +85,7 @@ def test_channels_are_independent_and_crops_use_the_whole_image():
     np.testing.assert_allclose(normal[0], normalize_image(first), atol=1e-6)
     np.testing.assert_allclose(normal[1], normalize_image(second), atol=1e-5)
     statistics = image_statistics(both)
-    assert statistics.scale.shape == (2,)
+    assert statistics.scale.shape == (2, 1, 1)
     crop = normalize_image(both[:, 5:20, 30:60], statistics=statistics)
     np.testing.assert_array_equal(crop, normal[:, 5:20, 30:60])
 
