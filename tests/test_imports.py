@@ -16,6 +16,7 @@ LAYERS = [
     {"store"},
     {
         "windows",
+        "block_map",
         "normalize",
         "validation",
         "haze",
