@@ -40,6 +40,15 @@ class Exploration(NamedTuple):
     mask_hold: float = 0.0  # weight of a soft disc in every mask
     straight_through: bool = False  # whether the gradient of c reaches p (Suppl. S5)
 
+    def hint(self, prob: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
+        """Presence probabilities and scores (B, G), moved towards the boxes over what is not explained yet.
+
+        The paper adds the rank itself, which is above 1/2 for half of all boxes; its tenth power hints at the best
+        few.
+        """
+        score = (1 - self.rank_score) * prob.detach() + self.rank_score * rank
+        return (1 - self.warmup) * prob + self.warmup * rank**10, score
+
 
 class Inference(NamedTuple):
     """A posterior sample and the intermediate states that training looks at."""
@@ -146,12 +155,8 @@ class StructuredVAE(nn.Module):
         grid_boxes = self.box_code(z_where, self.config.grid_shape)  # Suppl. S2
         prob = torch.sigmoid(proposals.presence_logit)  # p_grid
         score = prob.detach()
-        if exploration is not None:
-            rank = residual_rank(image, background, grid_boxes)
-            # Warm-up (Sec. 3).  The paper adds the rank itself, which is above 1/2 for half of all boxes; its tenth
-            # power hints at the best few.
-            prob = (1 - exploration.warmup) * prob + exploration.warmup * rank**10
-            score = (1 - exploration.rank_score) * score + exploration.rank_score * rank
+        if exploration is not None:  # warm-up (Sec. 3)
+            prob, score = exploration.hint(prob, residual_rank(image, background, grid_boxes))
         coin = 0.5 if noise is None else shared_coins(noise.presence, prob.detach(), grid_boxes)
         grid_presence = (prob.detach() > coin).float()
 
@@ -165,10 +170,7 @@ class StructuredVAE(nn.Module):
             presence = presence + (picked - picked.detach()) * selection.valid
         boxes = grid_boxes.take(selection.grid_index)
 
-        crops = self._crop(image, features.fine.float(), boxes).flatten(0, 1)
-        with autocast_for(image.device):
-            z_what = self.object_encoder(crops)  # Eq. 11
-        z_what = Gaussian(*(part.unflatten(0, presence.shape) for part in z_what))
+        z_what = self._encode(image, features.fine.float(), boxes)  # Eq. 11
         sample = _draw(z_what, noise and noise.z_what[:, : presence.shape[1]])
         weight, appearance = self.decode(sample)  # Eq. 4, objects
         if exploration is not None:
@@ -192,13 +194,16 @@ class StructuredVAE(nn.Module):
         )
         return Inference(posterior, proposals, grid_boxes, selection, grid_presence)
 
-    def _crop(self, image: Tensor, fine: Tensor, boxes: Boxes) -> Tensor:
-        """Features and grey values of each box, (B, K, C_U + C, R, R)."""
+    def _encode(self, image: Tensor, fine: Tensor, boxes: Boxes) -> Gaussian:
+        """The codes (B, K, D) of what is in boxes, from features and grey values there."""
         # Boxes learn from where they paste, not from what the encoder would like to see.
         boxes = boxes.detach()
         coarse = Boxes(*(side / 2**self.config.fine_level for side in boxes))
         raster = self.config.raster
-        return torch.cat([crop(fine, coarse, raster), crop(image, boxes, raster)], 2)
+        crops = torch.cat([crop(fine, coarse, raster), crop(image, boxes, raster)], 2)
+        with autocast_for(image.device):
+            z_what = self.object_encoder(crops.flatten(0, 1))
+        return Gaussian(*(part.unflatten(0, boxes.x.shape) for part in z_what))
 
     def decode(self, z_what: Tensor) -> tuple[Tensor, Tensor]:
         """Objects in their own rasters from codes (B, K, D): w_k (B, K, R, R) and y_k (B, K, C, R, R)."""
