@@ -58,7 +58,7 @@ def resolution_figure() -> Figure:
 
 def code_figure(segmenter: CellSegmenter, test: DigitImages) -> Figure:
     """The first four principal components of the digits' codes, coloured by class."""
-    codes, classes, _ = matched_codes(segmenter, test)
+    codes, classes = matched_codes(segmenter, test)
     plane = PCA(4).fit_transform(codes)
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     for axis, (i, j) in zip(figure.subplots(1, 2), ((0, 1), (2, 3)), strict=True):
