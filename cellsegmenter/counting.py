@@ -18,11 +18,11 @@ from skimage.segmentation import watershed
 from cellsegmenter.diameter import (
     MIN_AREA,
     MIN_THRESHOLD,
-    foreground_threshold,
+    foreground_distances,
     spread_tiles,
     typical_radius,
 )
-from cellsegmenter.normalize import KNEE, normalize_image
+from cellsegmenter.normalize import KNEE
 
 __all__ = ["CountedTile", "count_objects"]
 
@@ -63,16 +63,11 @@ def count_objects(image: Any) -> list[CountedTile]:
     Returns
     -------
     list of CountedTile
-        One for an image of up to 4 million pixels; of a larger one 16 evenly spread tiles.
+        One for an image of up to 4 million pixels; of a larger one up to 16 evenly spread tiles.
     """
-    tiles = [normalize_image(tile).max(axis=0) for tile in spread_tiles(image)]
-    smooth = [ndimage.gaussian_filter(tile, 1) for tile in tiles]
+    tiles = spread_tiles(image, method="log")
     least = np.log1p(MIN_THRESHOLD / KNEE) / np.log1p(1 / KNEE)  # it is stated on the linear scale
-    threshold = foreground_threshold(np.concatenate([tile.ravel() for tile in smooth]), least)
-    foreground = [ndimage.binary_fill_holes(tile > threshold) for tile in smooth]
-    distance = [
-        ndimage.distance_transform_edt(np.pad(tile, 1, mode="edge"))[1:-1, 1:-1] for tile in foreground
-    ]
+    distance = foreground_distances(tiles, least)
     radius = typical_radius(distance)
     neck = _neck(distance, radius)
     cut = [_cut_at_necks(tile, radius, neck) for tile in distance]

@@ -8,7 +8,7 @@ of them at first; it is taken off, by the diameter found so far, until the answe
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy import ndimage
@@ -18,12 +18,13 @@ from skimage.segmentation import watershed
 
 from cellsegmenter.block_map import BlockMap
 from cellsegmenter.haze import estimate_haze
-from cellsegmenter.normalize import normalize_image
+from cellsegmenter.normalize import normalize_image, tile_statistics
 
 __all__ = [
     "MIN_AREA",
     "MIN_THRESHOLD",
     "estimate_diameter",
+    "foreground_distances",
     "foreground_threshold",
     "spread_tiles",
     "typical_radius",
@@ -51,15 +52,14 @@ def estimate_diameter(image: Any) -> float:
     ----------
     image : array-like (H, W) or (C, H, W)
         Bright objects on a darker background; of several channels the brightest counts at each pixel.  Large
-        images are judged by 16 evenly spread tiles of 512 × 512 px.
+        images are judged by up to 16 evenly spread tiles of 512 × 512 px.
 
     Returns
     -------
     float
         Diameter of the circle of equal area, px; nan if no objects stand out from the background.
     """
-    tiles = [normalize_image(tile, method="linear") for tile in spread_tiles(image)]
-    tiles = [tile.max(axis=0) if tile.ndim == 3 else tile for tile in tiles]
+    tiles = spread_tiles(image, method="linear")
     diameter = _mean_diameter(tiles)
     for _ in range(HAZE_ROUNDS):
         if np.isnan(diameter):
@@ -80,18 +80,21 @@ def _haze(tile: np.ndarray, diameter: float) -> np.ndarray:
 
 def _mean_diameter(tiles: list[np.ndarray]) -> float:
     """px, of the pieces in normalised tiles (H, W); nan if nothing stands out."""
-    smooth = [ndimage.gaussian_filter(tile, 1) for tile in tiles]
-    threshold = foreground_threshold(np.concatenate([tile.ravel() for tile in smooth]), MIN_THRESHOLD)
-    foreground = [ndimage.binary_fill_holes(tile > threshold) for tile in smooth]
-    distance = [
-        ndimage.distance_transform_edt(np.pad(tile, 1, mode="edge"))[1:-1, 1:-1] for tile in foreground
-    ]
+    distance = foreground_distances(tiles, MIN_THRESHOLD)
     radius = typical_radius(distance)
     if np.isnan(radius):
         return radius
     areas = np.concatenate([_piece_areas(tile, SEED_DISTANCE * radius) for tile in distance])
     areas = areas[areas >= MIN_AREA]
     return float(np.mean(2 * np.sqrt(areas / np.pi))) if len(areas) else float("nan")
+
+
+def foreground_distances(tiles: list[np.ndarray], least: float) -> list[np.ndarray]:
+    """px from each pixel of normalised tiles (H, W) to where the foreground ends; 0 in the background."""
+    smooth = [ndimage.gaussian_filter(tile, 1) for tile in tiles]
+    threshold = foreground_threshold(np.concatenate([tile.ravel() for tile in smooth]), least)
+    foreground = [ndimage.binary_fill_holes(tile > threshold) for tile in smooth]
+    return [ndimage.distance_transform_edt(np.pad(tile, 1, mode="edge"))[1:-1, 1:-1] for tile in foreground]
 
 
 def foreground_threshold(values: np.ndarray, least: float) -> float:
@@ -107,19 +110,30 @@ def foreground_threshold(values: np.ndarray, least: float) -> float:
     return float(threshold_otsu(above)) if len(above) >= MIN_AREA else float("inf")
 
 
-def spread_tiles(image: Any) -> list[np.ndarray]:
-    """The whole image, or evenly spread tiles of a large one."""
+def spread_tiles(image: Any, *, method: Literal["log", "linear"]) -> list[np.ndarray]:
+    """An image (H, W) or (C, H, W), or evenly spread tiles of a large one that do not overlap.
+
+    Each is (H, W) float32: its brightest channel, normalised by what is in the tile.
+    """
     height, width = image.shape[-2:]
-    if height * width <= (TILE * TILES_PER_AXIS) ** 2:
-        return [np.asarray(image[...])]
-    tops, lefts = (
-        np.linspace(0, max(side - TILE, 0), TILES_PER_AXIS).astype(int) for side in (height, width)
-    )
+    places = [np.s_[..., :, :]]
+    if height * width > (TILE * TILES_PER_AXIS) ** 2:
+        places = [
+            np.s_[..., top : top + TILE, left : left + TILE]
+            for top in _tile_starts(height)
+            for left in _tile_starts(width)
+        ]
+    pixels = [np.asarray(image[place]) for place in places]
+    tiles = [tile.reshape(-1, *tile.shape[-2:]) for tile in pixels]
     return [
-        np.asarray(image[..., top : top + TILE, left : left + TILE])
-        for top in np.unique(tops)
-        for left in np.unique(lefts)
+        normalize_image(tile, method=method, statistics=statistics).max(axis=0)
+        for tile, statistics in zip(tiles, tile_statistics(tiles), strict=True)
     ]
+
+
+def _tile_starts(length: int) -> np.ndarray:
+    n_tiles = min(TILES_PER_AXIS, max(1, length // TILE))
+    return np.linspace(0, max(length - TILE, 0), n_tiles).astype(int)
 
 
 def typical_radius(distance: list[np.ndarray]) -> float:

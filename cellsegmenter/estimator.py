@@ -179,7 +179,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         ----------
         X : array-like or list of array-likes
             (H, W): one grey image; (N, H, W): a batch; a list: images of any sizes.  With ``channel_axis``
-            one more axis.  Arrays that load lazily are read once as a whole, in bands, for their haze, and then
+            one more axis.  Arrays that load lazily are read twice in bands, for what normalises them, and then
             crop by crop.
         y : ignored
 

@@ -10,9 +10,10 @@ The mild logarithm lets dim nuclei weigh nearly as much as bright ones: in a tri
 0.55 with it and 0.25 with the linear scale.  A stronger one splits nuclei into core and halo.
 
 Across a large image stain and exposure change by more than the logarithm makes up for.  So s is that of blocks of 16
-diameters of an object, its logarithm linear between their middles; and so is b, the lowest of a block and those next to
-it: what is above it is haze (`cellsegmenter.haze`).  But where nothing stands out mere texture must not become objects:
-s is nowhere below a third of the whole image's.  An image of up to one and a half blocks is one block.
+diameters of an object, above their own b, and its logarithm linear between their middles.  The b of a place is the
+lowest of its block and those next to it, linear between their middles: what is above it is haze (`cellsegmenter.haze`).
+But where nothing stands out mere texture must not become objects: s is nowhere below a third of that of all pixels,
+each above its own block's b.  Sides of less than one and a half blocks are one block.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ __all__ = [
     "linear_intensity",
     "local_statistics",
     "normalize_image",
+    "tile_statistics",
 ]
 
 KNEE = 0.15  # where the logarithm sets in, as a fraction of the scale
@@ -44,8 +46,8 @@ SIGNAL_PERCENTILE = 99.8
 CLIP_IN_NOISE = 3.0  # pixels this close to the background count as background
 CLIP_ROUNDS = 5
 QUANTISATION_NOISE = 12**-0.5  # standard deviation of rounding to integers
-BLOCK = 128  # px, side of the blocks a large image is sampled by
-BLOCKS_PER_AXIS = 16  # at most 16 · 16 blocks of 128² px, about 4 million pixels
+SAMPLE_SIDE = 128  # px, of the squares a large image is sampled by
+SAMPLES_PER_AXIS = 16  # at most 16 · 16 squares of 128² px, about 4 million pixels
 LOCAL_DIAMETERS = 16  # side of the blocks with statistics of their own, in diameters of an object
 LEAST_LOCAL_SCALE = 1 / 3  # of the whole image's
 
@@ -81,7 +83,7 @@ def image_statistics(image: Any) -> ImageStatistics:
     Parameters
     ----------
     image : array-like (H, W) or (C, H, W)
-        Any real dtype; finite.  Of images beyond 4 million pixels only evenly spread blocks are read, so
+        Any real dtype; finite.  Of images beyond 4 million pixels only evenly spread squares are read, so
         memory maps and zarr arrays are fine.
 
     Returns
@@ -89,6 +91,7 @@ def image_statistics(image: Any) -> ImageStatistics:
     ImageStatistics
     """
     background, scale = _statistics(_sample_pixels(image)).T
+    scale = _positive(scale)
     if len(image.shape) == 3:
         return ImageStatistics(background[:, None, None], scale[:, None, None])
     return ImageStatistics(background[0], scale[0])
@@ -105,19 +108,29 @@ def local_statistics(image: Any, diameter: float) -> LocalStatistics:
         px of an object in it.
     """
     shape = (int(image.shape[-2]), int(image.shape[-1]))
-    step = math.ceil(math.sqrt(math.prod(shape)) / (BLOCK * BLOCKS_PER_AXIS))
-    levels, sample = [], []
+    step = math.ceil(math.sqrt(math.prod(shape)) / (SAMPLE_SIDE * SAMPLES_PER_AXIS))
+    own, sample, n_rows = [], [], 0
     for row in read_blocks(image, round(LOCAL_DIAMETERS * diameter)):
-        levels.append([_statistics(pixels.reshape(len(pixels), -1)) for pixels in row])
-        sample += [pixels[:, ::step, ::step].reshape(len(pixels), -1) for pixels in row]
-    background, scale = np.transpose(levels, (3, 2, 0, 1))  # (C, m, n)
+        own += [_statistics(_flat(pixels)) for pixels in row]
+        sample += [_flat(pixels[:, ::step, ::step]) for pixels in row]
+        n_rows += 1
+    levels = np.stack([np.array(own)[..., 0], _scales_together(own, sample)])  # (2, m n, C)
+    background, scale = np.moveaxis(levels.reshape(2, n_rows, len(own) // n_rows, -1), -1, 1)  # (C, m, n)
     background = minimum_filter(background, size=(1, 3, 3), mode="nearest")
-    if len(sample) > 1:
-        of_all = _statistics(np.concatenate(sample, axis=1))[:, 1]
-        scale = np.maximum(scale, LEAST_LOCAL_SCALE * of_all[:, None, None])
     return LocalStatistics(
         BlockMap(background.astype(np.float32), shape), BlockMap(np.log(scale).astype(np.float32), shape)
     )
+
+
+def tile_statistics(tiles: list[np.ndarray]) -> list[ImageStatistics]:
+    """Background and scale of each tile (C, H, W) of an image; as `local_statistics`, but without what is between."""
+    pixels = [_flat(tile) for tile in tiles]
+    own = [_statistics(of_tile) for of_tile in pixels]
+    scales = _scales_together(own, pixels)
+    return [
+        ImageStatistics(background[:, None, None], scale[:, None, None])
+        for (background, _), scale in zip((of_tile.T for of_tile in own), scales, strict=True)
+    ]
 
 
 def normalize_image(
@@ -166,30 +179,51 @@ def linear_intensity(normalized: Tensor, method: Literal["log", "linear"]) -> Te
     return torch.copysign(torch.expm1(normalized.abs() * math.log1p(1 / KNEE)) * KNEE, normalized)
 
 
+def _flat(pixels: np.ndarray) -> np.ndarray:
+    """Pixels (C, H, W) as (C, n)."""
+    return pixels.reshape(len(pixels), -1)
+
+
 def _sample_pixels(image: Any) -> np.ndarray:
-    """Pixels (C, n) of a grey or multi-channel image: all of them, or evenly spread blocks of a large one."""
+    """Pixels (C, n) of a grey or multi-channel image: all of them, or evenly spread squares of a large one."""
     height, width = image.shape[-2:]
-    if height * width <= (BLOCK * BLOCKS_PER_AXIS) ** 2:
+    if height * width <= (SAMPLE_SIDE * SAMPLES_PER_AXIS) ** 2:
         pixels = np.asarray(image[...])
         return pixels.reshape(-1, height * width)
-    blocks = [
-        np.asarray(image[..., top : top + BLOCK, left : left + BLOCK])
-        for top in _block_starts(height)
-        for left in _block_starts(width)
+    squares = [
+        np.asarray(image[..., top : top + SAMPLE_SIDE, left : left + SAMPLE_SIDE])
+        for top in _sample_starts(height)
+        for left in _sample_starts(width)
     ]
     n_channels = image.shape[0] if len(image.shape) == 3 else 1
-    return np.concatenate([block.reshape(n_channels, -1) for block in blocks], axis=1)
+    return np.concatenate([square.reshape(n_channels, -1) for square in squares], axis=1)
 
 
-def _block_starts(length: int) -> np.ndarray:
-    """Where the sampled blocks start along an axis of `length` px: without gaps if they cover it."""
-    if length <= BLOCK * BLOCKS_PER_AXIS:
-        return np.arange(0, length, BLOCK)
-    return np.linspace(0, length - BLOCK, BLOCKS_PER_AXIS).astype(int)
+def _sample_starts(length: int) -> np.ndarray:
+    """Where the sampled squares start along an axis of `length` px: without gaps if they cover it."""
+    if length <= SAMPLE_SIDE * SAMPLES_PER_AXIS:
+        return np.arange(0, length, SAMPLE_SIDE)
+    return np.linspace(0, length - SAMPLE_SIDE, SAMPLES_PER_AXIS).astype(int)
+
+
+def _scales_together(own: list[np.ndarray], sample: list[np.ndarray]) -> np.ndarray:
+    """Scales (n, C) of the n parts of an image, none far below that of all; from the `_statistics` of each and some of
+    its pixels (C, k).
+    """
+    scale = np.array(own)[..., 1]
+    if len(own) > 1:
+        above = [pixels - of_part[:, :1] for pixels, of_part in zip(sample, own, strict=True)]
+        scale = np.maximum(scale, LEAST_LOCAL_SCALE * _statistics(np.concatenate(above, axis=1))[:, 1])
+    return _positive(scale)
+
+
+def _positive(scale: np.ndarray) -> np.ndarray:
+    """What to divide by: of constant pixels 1."""
+    return np.where(scale > 0, scale, 1.0)
 
 
 def _statistics(pixels: np.ndarray) -> np.ndarray:
-    """Background and scale of pixels (C, n), by channel: (C, 2)."""
+    """Background and scale of pixels (C, n), by channel: (C, 2); of constant ones the scale is 0."""
     return np.array([_channel_statistics(channel.astype(np.float64)) for channel in pixels])
 
 
@@ -199,15 +233,17 @@ def _channel_statistics(pixels: np.ndarray) -> tuple[float, float]:
     below = np.minimum(pixels, high)  # else a hot pixel would draw Otsu's threshold to itself
     background, noise = _median_and_deviation(pixels[pixels <= threshold_otsu(below)])
     for _ in range(CLIP_ROUNDS):
+        before = background, noise
         near = np.abs(pixels - background) <= CLIP_IN_NOISE * noise
         background, noise = _median_and_deviation(pixels[near])
+        if (background, noise) == before:
+            break
     if _are_counts(pixels):
         noise = max(noise, QUANTISATION_NOISE)
     signal = high - background
     if signal <= 0:  # less than 0.2 % of the pixels are brighter than the background
         signal = pixels.max() - background
-    scale = max(signal, KNEE_IN_NOISE * noise / KNEE)
-    return background, scale if scale > 0 else 1.0
+    return background, max(signal, KNEE_IN_NOISE * noise / KNEE)
 
 
 def _are_counts(pixels: np.ndarray) -> bool:

@@ -20,6 +20,7 @@ __all__ = ["PreparedImage", "Region", "ScaledImage", "check_region", "fingerprin
 
 # Rescaled images of fewer pixels stay in memory, for training reads each of them many times.
 _IN_MEMORY = 2**22
+_BAND = 512  # rows of the user's image that are rescaled at a time
 
 
 def check_region(region: Any, image_shape: tuple[int, ...]) -> Region:
@@ -120,7 +121,7 @@ def prepare_image(
     if scale != 1.0:
         source = ScaledImage.of(source, (max(1, round(height * scale)), max(1, round(width * scale))))
         if np.prod(source.shape[1:]) <= _IN_MEMORY:
-            source = source[...]
+            source = source.in_memory()
     statistics = local_statistics(source, diameter)
     haze = estimate_haze(source, statistics.background, diameter)
     return PreparedImage(source, statistics, haze, intensity, (height, width))
@@ -129,7 +130,7 @@ def prepare_image(
 def fingerprint(images: Sequence[PreparedImage]) -> str:
     """What tells these images from others, in this order, without another look at their pixels.
 
-    Shapes, intensities and haze; rounded, as another machine may compute other last bits of them.
+    Shapes, intensities and haze; rounded, so that other last bits of another machine will hardly show.
     """
     digest = hashlib.sha256()
     for image in images:
@@ -169,8 +170,16 @@ class ScaledImage:
         rows, first_row, end_row = _used(self.rows[wanted_rows])
         columns, first_column, end_column = _used(self.columns[wanted_columns])
         pixels = np.asarray(self.source[channels, first_row:end_row, first_column:end_column])
-        planes = [(columns @ (rows @ plane).T).T for plane in pixels.astype(np.float64)]
+        planes = [(columns @ (rows @ plane.astype(np.float64)).T).T for plane in pixels]
         return np.stack(planes).astype(np.float32)
+
+    def in_memory(self) -> np.ndarray:
+        """All of it, (C, H, W) float32, from bands of the source."""
+        pixels = np.empty(self.shape, np.float32)
+        n_rows = max(1, _BAND * self.shape[1] // int(self.source.shape[1]))
+        for row in range(0, self.shape[1], n_rows):
+            pixels[:, row : row + n_rows] = self[:, row : row + n_rows]
+        return pixels
 
 
 def _used(weights: sparse.csr_array) -> tuple[sparse.csr_array, int, int]:

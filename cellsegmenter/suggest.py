@@ -108,7 +108,7 @@ def suggest_bounds(X: Any, *, channel_axis: int | None = None, window_size: int 
     ----------
     X : array-like or list of array-likes
         As in `CellSegmenter.fit`: bright objects on a darker background.  Of many images 50 are looked at, evenly
-        spread; of large ones 16 tiles.
+        spread; of large ones up to 16 tiles.
     channel_axis : int, optional
         Axis of the channels; by default images are grey.
     window_size : int, default=80

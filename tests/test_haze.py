@@ -73,6 +73,14 @@ def test_an_image_is_read_once_and_in_bands():
     assert max(map(len, image.rows)) <= 520
 
 
+def test_an_image_that_becomes_small_is_read_in_bands():
+    image = Read(np.random.default_rng(0).gamma(2, 20, (1, 4000, 50)))
+    prepared = prepare_image(image, scale=0.1, diameter=16)
+    np.testing.assert_array_equal(np.unique(np.concatenate(image.rows)), np.arange(4000))
+    assert max(map(len, image.rows)) <= 600
+    np.testing.assert_array_equal(prepared.source, ScaledImage.of(image, (400, 5))[...])
+
+
 @pytest.mark.parametrize("noise", [0, 4])
 def test_an_even_image_has_no_haze(noise):
     image = np.random.default_rng(0).normal(BACKGROUND, noise, (1, 300, 200)) + HEIGHT * discs(
