@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from cellsegmenter.metrics import (
     pooled_average_precision,
 )
 
-__all__ = ["Found", "count_scores", "find", "label_scores"]
+__all__ = ["Found", "count_scores", "find", "keep_row", "label_scores"]
 
 _BATCH = 50  # images that are held in memory with all their masks
 
@@ -57,3 +59,13 @@ def label_scores(truth: Sequence[np.ndarray], predicted: Sequence[np.ndarray]) -
         "ap50_pooled": round(pooled_average_precision(truth, predicted), 4),
         "count_error": round(count_error(count_true, count_pred), 3),
     }
+
+
+def keep_row(path: Path, asked: dict[str, Any], answer: dict[str, Any]) -> None:
+    """Add a row to a JSON file of rows, in the place of an earlier one that was asked the same; and print it."""
+    rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    others = [row for row in rows if any(row.get(name) != value for name, value in asked.items())]
+    row = asked | answer
+    print(json.dumps(row), flush=True)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps([*others, row], indent=1) + "\n")

@@ -11,14 +11,12 @@ picture of test images, what was found, and the U-Net's features.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from scoring import count_scores, find
+from scoring import count_scores, find, keep_row
 from sklearn.decomposition import PCA
 
 from cellsegmenter import CellSegmenter
@@ -84,7 +82,6 @@ def main() -> None:
     train, test = (
         make_blobs(n, max_overlap=options.max_overlap, random_state=seed) for n, seed in ((5000, 1), (500, 2))
     )
-    rows: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     segmenters = {}
     for penalty in options.overlap_penalty:
         segmenter = CellSegmenter(
@@ -105,13 +102,9 @@ def main() -> None:
             "seed": options.seed,
             "steps": segmenter.card_["steps"],
         }
-        row = asked | {
-            "seconds": round(time.perf_counter() - started),
-            **count_scores(test, find(segmenter, test.images)),
-        }
-        print(json.dumps(row), flush=True)
-        rows = [other for other in rows if any(other[name] != asked[name] for name in asked)] + [row]
-        RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+        seconds = round(time.perf_counter() - started)
+        scores = count_scores(test, find(segmenter, test.images))
+        keep_row(RESULTS, asked, {"seconds": seconds, **scores})
     if options.figure:
         draw(segmenters, test, options.figure)
 
