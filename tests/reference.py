@@ -550,6 +550,10 @@ def half_maximum_by_pixels(
 ) -> list[set[tuple[int, int]]]:
     """For each object, the (row, column) of the pixels in its window that are at least half as bright as it is."""
     n_channels, height, width = image.shape[1:]
+    usual = [
+        [sorted(plane.ravel().tolist())[(plane.numel() - 1) // 2] for plane in planes]
+        for planes in background
+    ]
     found = []
     for k, b in enumerate(window.tolist()):
         brightness, prob = {}, {}
@@ -563,8 +567,7 @@ def half_maximum_by_pixels(
                     for right in (-1, 0, 1)
                 ]
                 brightness[row, column] = max(
-                    sum(float(image[b, c, r, s]) for r, s in around) / 9
-                    - float(background[b, c, row, column])
+                    sum(float(image[b, c, r, s]) for r, s in around) / 9 - usual[b][c]
                     for c in range(n_channels)
                 )
                 prob[row, column] = float(drawn.mixing_prob[k, i, j])

@@ -110,6 +110,14 @@ def test_of_several_channels_that_counts_which_shows_the_object():
     assert mask.sum() == pytest.approx(disc(30, 28).sum(), rel=0.12)
 
 
+def test_a_background_that_draws_the_middle_of_an_object_makes_no_hole_in_it():
+    sharp = disc(30, 28)
+    background = 0.8 * gaussian_filter(disc(30, 28, RADIUS / 2), 1)
+    mask = cut(on_the_whole_window(sharp), sharp[None], background[None])[0]
+    np.testing.assert_array_equal(mask, cut(on_the_whole_window(sharp), sharp[None])[0])
+    assert mask[30, 28]
+
+
 def test_dark_objects_are_cut_too():
     image = 1 - gaussian_filter(disc(30, 28), 1)
     mask = cut(on_the_whole_window(disc(30, 28, RADIUS + 4)), image[None], np.ones((1, SIDE, SIDE)))[0]

@@ -18,8 +18,9 @@ def above_half_maximum(drawn: PresentObjects, window: Tensor, image: Tensor, bac
     """The pixels of each object's patch that are at least half as bright as the object, (n, P, P) bool.
 
     Masks are learned on a logarithmic scale, on which the middle of a blurred edge is at a quarter of the height: they
-    include the halo.  Brightness here is linear, above the model's background, and smoothed over 3 × 3
-    pixels against noise; the object's own is the mean, by mixing probability, over what is its own (above one half).
+    include the halo.  Brightness here is linear, above the median of the model's background in the window, which may
+    draw the middle of a large object, and smoothed over 3 × 3 pixels against noise; the object's own is the mean, by
+    mixing probability, over what is its own (above one half).
     Objects darker than the background are cut in the same way, and those that own no pixel are left as they are.
 
     Parameters
@@ -32,7 +33,8 @@ def above_half_maximum(drawn: PresentObjects, window: Tensor, image: Tensor, bac
         Linear intensities; of several channels that which is highest above its background counts.
     """
     smooth = avg_pool2d(pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    height = (smooth - background).amax(1)[
+    usual = background.flatten(2).median(-1).values[..., None, None]
+    height = (smooth - usual).amax(1)[
         window[:, None, None],
         drawn.row.clamp(0, image.shape[-2] - 1).unsqueeze(2),
         drawn.column.clamp(0, image.shape[-1] - 1).unsqueeze(1),
