@@ -212,7 +212,7 @@ def numbers():
     yield "gamma.md", f"({default.n_samples} by default; every pixel is seen by {n_views} windows"
     yield "hand-off.md", f"| `z_0` … `z_{default.latent_dim - 1}` |"
     yield "hand-off.md", f"images of up to {_rois.LARGEST:,} px a side"
-    yield "large-images.md", f"(in bands of {block_map._BAND} rows)"
+    yield "large-images.md", f"(in bands of {block_map._BAND} rows, or"
     yield "limits.md", f"Components of more than {work._LARGEST_COMPONENT:,} pixels"
     yield "method.md", f"Pieces above {work._LARGEST_COMPONENT:,} px"
     yield "latents.md", f"a latent code of {default.latent_dim} numbers"
