@@ -25,7 +25,6 @@ __all__ = [
     "MIN_THRESHOLD",
     "estimate_diameter",
     "foreground_distances",
-    "foreground_threshold",
     "spread_tiles",
     "typical_radius",
 ]
@@ -92,12 +91,12 @@ def _mean_diameter(tiles: list[np.ndarray]) -> float:
 def foreground_distances(tiles: list[np.ndarray], least: float) -> list[np.ndarray]:
     """px from each pixel of normalised tiles (H, W) to where the foreground ends; 0 in the background."""
     smooth = [ndimage.gaussian_filter(tile, 1) for tile in tiles]
-    threshold = foreground_threshold(np.concatenate([tile.ravel() for tile in smooth]), least)
+    threshold = _foreground_threshold(np.concatenate([tile.ravel() for tile in smooth]), least)
     foreground = [ndimage.binary_fill_holes(tile > threshold) for tile in smooth]
     return [ndimage.distance_transform_edt(np.pad(tile, 1, mode="edge"))[1:-1, 1:-1] for tile in foreground]
 
 
-def foreground_threshold(values: np.ndarray, least: float) -> float:
+def _foreground_threshold(values: np.ndarray, least: float) -> float:
     """Otsu's threshold of normalised intensities; infinite where nothing exceeds `least`, which is above the noise.
 
     Of few objects in much background Otsu's threshold knows nothing, and halves the noise: then what is above the

@@ -128,8 +128,8 @@ def tile_statistics(tiles: list[np.ndarray]) -> list[ImageStatistics]:
     own = [_statistics(of_tile) for of_tile in pixels]
     scales = _scales_together(own, pixels)
     return [
-        ImageStatistics(background[:, None, None], scale[:, None, None])
-        for (background, _), scale in zip((of_tile.T for of_tile in own), scales, strict=True)
+        ImageStatistics(of_tile[:, 0, None, None], scale[:, None, None])
+        for of_tile, scale in zip(own, scales, strict=True)
     ]
 
 

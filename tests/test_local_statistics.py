@@ -46,9 +46,8 @@ def test_the_maps_are_what_their_formula_says():
     rows, columns = [0, 18, 37], [0, 17, 35, 52, 70]
     above = image.copy()
     for c, i, j in np.ndindex(2, 2, 4):
-        above[c, rows[i] : rows[i + 1], columns[j] : columns[j + 1]] -= image_statistics(
-            image[c, rows[i] : rows[i + 1], columns[j] : columns[j + 1]]
-        ).background
+        block_of_all = above[c, rows[i] : rows[i + 1], columns[j] : columns[j + 1]]
+        block_of_all -= image_statistics(block_of_all).background
     whole = image_statistics(above).scale[:, 0, 0]
 
     def log_scale(pixels, channel):
