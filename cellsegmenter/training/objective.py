@@ -56,7 +56,7 @@ class Terms(NamedTuple):
     loss: Tensor
     reconstruction: Tensor  # L_rec
     latent: Tensor  # the Gaussian terms of L_KL
-    presence: Tensor  # cross-entropy to the mean-field target, or f_grid / N_grid
+    presence: Tensor  # cross-entropy to the mean-field target, or the paper's terms of p
     boxes: Tensor  # distance of boxes to their objects' masks
     lesson: Tensor  # what the network gets wrong about known pairs, see `cellsegmenter.training.pairs`
     overlap: Tensor  # before its weight (Suppl. S6)
@@ -121,13 +121,8 @@ class Objective(nn.Module):
             gain = leave_one_out_gains(posterior, objects, image, background, self.settings.noise_scale)
             share = gain / self._typical_gain(gain, posterior.presence)
             presence = self._mean_field_presence(model, inference, share, evidence_share, values, overlap)
-            box_area = values["area"].new_zeros(())  # boxes follow masks instead, see box_loss
         else:
-            presence = self._straight_through_presence(model, inference)
-            presence = presence + self.constraints.weight("density", values["density"]) * values["density"]
-            box_area = (
-                (_box_fractions(posterior, model.config.window_size) * posterior.presence).sum(1).mean()
-            )
+            presence = self._straight_through_presence(model, inference, values)
         boxes = box_loss(inference.grid_boxes, posterior, overlap, model.config.object_size)
         latent = latent_divergence(posterior)
         prior = -model.presence_prior.log_prob(
@@ -136,12 +131,13 @@ class Objective(nn.Module):
         shared_overlap = overlap_penalty(objects)
 
         # lambda_rec decays to 0.1 while L_rec <= 1; below 1 the divergences would outweigh the image, and small
-        # objects are the first to go.
+        # objects are the first to go.  Half of Q_area is the masks'; the boxes' half goes with presence in the paper's
+        # form, and is not needed in ours, where boxes follow masks.
         reconstruction_weight = self.constraints.penalty("reconstruction").clamp_min(1)
         loss = (
             reconstruction_weight * reconstruction
             + latent
-            + self.constraints.weight("area", values["area"]) * (values["area"] + box_area) / 2
+            + self.constraints.weight("area", values["area"]) * values["area"] / 2
             + presence
             + boxes
             + prior / inference.grid_presence.shape[1]
@@ -215,17 +211,28 @@ class Objective(nn.Module):
         tiny = torch.finfo(gain.dtype).tiny
         return (moments[1] / moments[0].clamp_min(tiny)).clamp_min(tiny)
 
-    def _straight_through_presence(self, model: StructuredVAE, inference: Inference) -> Tensor:
-        """f_grid / N_grid with the moving average of its magnitude (Eq. 12); never below 1, where it would explode."""
+    def _straight_through_presence(
+        self, model: StructuredVAE, inference: Inference, values: dict[str, Tensor]
+    ) -> Tensor:
+        """What the paper lets reach p through the sample: f_grid / N_grid (Eq. 12), density, and the area of boxes.
+
+        N_grid is the moving average of f_grid's magnitude; never below 1, where the quotient would explode.
+        """
+        posterior = inference.posterior
         log_prior = model.presence_prior.log_prob(
-            inference.posterior.grid_index, inference.posterior.presence.detach(), model.config.grid_shape
+            posterior.grid_index, posterior.presence.detach(), model.config.grid_shape
         ).detach()
         divergence = grid_divergence(
             log_prior, inference.proposals.presence_logit, inference.grid_presence
         ).mean()
         if self.training:
             self.grid_normalizer.lerp_(divergence.detach().abs(), _MOMENT_RATE).clamp_(min=1)
-        return divergence / self.grid_normalizer
+        boxes = _box_fractions(posterior, model.config.window_size) * posterior.presence
+        return (
+            divergence / self.grid_normalizer
+            + self.constraints.weight("density", values["density"]) * values["density"]
+            + self.constraints.weight("area", values["area"]) * boxes.sum(1).mean() / 2
+        )
 
 
 def _box_fractions(posterior: WindowPosterior, window_size: int) -> Tensor:
