@@ -91,10 +91,13 @@ def _foreground_ari(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.mean([adjusted_rand_score(t[t > 0], p[t > 0]) for t, p in pairs]))
 
 
-def _score(segmenter: CellSegmenter, test: DigitImages) -> dict[str, float]:
+def _score(segmenter: CellSegmenter, test: DigitImages) -> dict[str, float | None]:
     found = find(segmenter, test.images)
+    iou = mean_matched_iou(
+        list(test.labels), list(found.labels)
+    )  # nan if nothing matches, which JSON knows not
     return evaluate(segmenter, test) | {
-        "matched_iou": round(mean_matched_iou(list(test.labels), list(found.labels)), 4),
+        "matched_iou": None if math.isnan(iou) else round(iou, 4),
         "foreground_ari": round(_foreground_ari(np.asarray(test.labels), found.labels), 4),
     }
 
@@ -121,9 +124,10 @@ def table(rows: list[dict[str, Any]]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
+        iou = "–" if row["matched_iou"] is None else f"{row['matched_iou']:.2f}"
         lines.append(
             f"| {row['part']} | {row['counting_accuracy']:.1%} | {row['counting_accuracy_of_one_sample']:.1%} | "
-            f"{row['ap50']:.3f} | {row['matched_iou']:.2f} | {row['foreground_ari']:.2f} |"
+            f"{row['ap50']:.3f} | {iou} | {row['foreground_ari']:.2f} |"
         )
     return "\n".join(lines)
 
