@@ -3,13 +3,12 @@
     python benchmarks/streaming.py --data PATH/TO/mosaic --sides 512 1024 2048 4096
 
 The image is the mosaic, repeated.  The second cut is measured twice: as a command, which starts Python and PyTorch
-again, and as a call of `cut` on a consensus that is there already.  Writes results/streaming.json.
+again, and as a call of `cut` on a consensus that is there already.  results/streaming.json has a row for each side.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tifffile
+from scoring import keep_row
 
 RESULTS = Path(__file__).parent / "results" / "streaming.json"
 
@@ -81,7 +81,6 @@ def measure(pixels: np.ndarray, folder: Path) -> dict[str, object]:
     second = run(image, graph, 0.4)
     alone = cut_alone(image, graph)
     return {
-        "side": len(pixels),
         "objects": int(tifffile.imread(folder / "labels.tif").max()),
         "cpu_seconds": round(first.cpu_seconds, 1),
         "cpu_seconds_per_megapixel": round(first.cpu_seconds / (pixels.size / 1e6), 2),
@@ -102,14 +101,11 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[1024, 2048], help="px of the square images")
     options = parser.parse_args()
     mosaic = tifffile.imread(options.data / "image.tif")
-    results = []
     for side in options.sides:
         repeats = [-(-side // length) for length in mosaic.shape]
         with tempfile.TemporaryDirectory() as folder:
-            results.append(measure(np.tile(mosaic, repeats)[:side, :side], Path(folder)))
-        print(json.dumps(results[-1]), flush=True)
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+            measured = measure(np.tile(mosaic, repeats)[:side, :side], Path(folder))
+        keep_row(RESULTS, {"side": side}, measured)
 
 
 if __name__ == "__main__":
