@@ -93,9 +93,8 @@ def _foreground_ari(truth: np.ndarray, predicted: np.ndarray) -> float:
 
 def _score(segmenter: CellSegmenter, test: DigitImages) -> dict[str, float | None]:
     found = find(segmenter, test.images)
-    iou = mean_matched_iou(
-        list(test.labels), list(found.labels)
-    )  # nan if nothing matches, which JSON knows not
+    # nan if nothing matches, which JSON does not know.
+    iou = mean_matched_iou(list(test.labels), list(found.labels))
     return evaluate(segmenter, test) | {
         "matched_iou": None if math.isnan(iou) else round(iou, 4),
         "foreground_ari": round(_foreground_ari(np.asarray(test.labels), found.labels), 4),

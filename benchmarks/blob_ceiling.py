@@ -2,7 +2,7 @@
 
     python benchmarks/blob_ceiling.py [--max-overlap 0.3] [--images 20000] [--epochs 12] [--seed 0]
 
-A residual network of ten convolutions is trained on images of 2 to 6 blobs and their counts, turned and flipped at
+A residual network of twelve convolutions is trained on images of 2 to 6 blobs and their counts, turned and flipped at
 random, and counts the 500 test images of `touching_blobs.py`.  Where it errs too, images hardly say how many blobs
 they show.  Writes results/blob_ceiling.json.
 """

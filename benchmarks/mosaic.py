@@ -34,6 +34,7 @@ def panels_alone(options: argparse.Namespace) -> np.ndarray:
     image = tifffile.imread(options.data / "image.tif")
     with (options.data / "tiles.csv").open() as file:
         corners = [(int(row["y0"]), int(row["x0"])) for row in csv.DictReader(file)]
+    # Panels are of one size, so the second of a row or column begins where the first ends.
     height, width = (min(set(starts) - {0}) for starts in zip(*corners, strict=True))
     segmenter = CellSegmenter.load(options.model) if options.model else CellSegmenter.pretrained()
     segmenter.set_params(random_state=0)
