@@ -140,12 +140,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="NAME")
-    parser.add_argument("--table", action="store_true", help="print the table of the rows so far")
+    parser.add_argument("--table", action="store_true", help="print the seed's rows so far")
     options = parser.parse_args()
     path = RESULTS / f"ablation_{options.background}.json"
     rows = json.loads(path.read_text()) if path.exists() else []
     if options.table:
-        print(table(rows))
+        print(table([row for row in rows if row["seed"] == options.seed]))
         return
     if options.data is None:
         parser.error("--data is needed to run")
