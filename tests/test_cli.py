@@ -343,7 +343,9 @@ def test_unwritable_output_is_refused_before_the_work(image, tmp_path):
 
 
 def test_no_input_is_overwritten(image):
+    before = image.read_bytes()
     refused("predict", image, *FAST, "-o", image, saying="over an input", code=2)
+    assert image.read_bytes() == before
 
 
 def test_unknown_model_file(image, tmp_path):
