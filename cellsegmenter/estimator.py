@@ -41,8 +41,9 @@ from cellsegmenter.parameters import (
     seed_of,
     warn_of_conflicts,
 )
+from cellsegmenter.parted_consensus import PartedConsensus
 from cellsegmenter.preparation import Region, check_region, prepare_image
-from cellsegmenter.segmenting import PREDICTION_SLOTS, consensus_of, working_scale
+from cellsegmenter.segmenting import PREDICTION_SLOTS, consensus_of_parts, image_parts, said_of_parts
 from cellsegmenter.serialization import load_segmenter, save_segmenter
 from cellsegmenter.tables import (
     feature_names,
@@ -215,7 +216,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         random_state: Any = None,
         work_folder: str | Path | None = None,
         max_memory: int | None = None,
-    ) -> ImageConsensus:
+    ) -> ImageConsensus | PartedConsensus:
         """Sample the posterior of one image of any size, ready to be cut at any resolution.
 
         Parameters
@@ -237,7 +238,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
 
         Returns
         -------
-        ImageConsensus
+        ImageConsensus or PartedConsensus
             ``.cut(resolution)`` gives labels, confidence and the absolute resolution.
 
         Raises
@@ -543,23 +544,25 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         region: Region | None = None,
         work_folder: str | Path | None = None,
         max_memory: int | None = None,
-    ) -> ImageConsensus:
-        scale = working_scale(view, self.working_diameter_, diameter)
-        if scale != 1.0:
-            self._say(f"rescaled by {scale:.3g} to the model's diameter of {self.working_diameter_:.1f} px")
-        return consensus_of(
+    ) -> ImageConsensus | PartedConsensus:
+        parts = image_parts(view, diameter)
+        how = said_of_parts(parts, self.working_diameter_)
+        if how:
+            self._say(how)
+        return consensus_of_parts(
             self.model_,
-            prepare_image(view, scale=scale, diameter=self.working_diameter_, intensity=self.intensity),
-            scale,
+            view,
+            parts,
             settings,
             working_diameter=self.working_diameter_,
+            intensity=self.intensity,
             resolution=self.resolution,
-            min_size=self.min_size,
-            n_jobs=self.n_jobs,
-            device=device,
             region=region,
             work_folder=work_folder,
             max_memory=max_memory,
+            min_size=self.min_size,
+            n_jobs=self.n_jobs,
+            device=device,
         )
 
     def _ready_model(self) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -93,6 +94,13 @@ class ImageConsensus:
         labels = self.graph.store.new_image(f"at-shape-{cut}-labels", self.image_shape, np.int32)
         return _at_pixels(segmentation, self._pixels, labels, self._foreground())
 
+    def agreement(self) -> Callable[[np.ndarray], float]:
+        """How well label images of `image_shape` agree with single posterior samples, 0..1 (NMI); of images that fit
+        in memory.
+        """
+        shape, of_samples = self.graph.image_shape, self.graph.sample_agreement()
+        return lambda labels: of_samples(_nearest(labels, shape))
+
     def _foreground(self) -> Image:
         """The graph's probabilities of foreground in the image's own pixels; the same in every cut."""
         if self._foreground_image is None:
@@ -101,6 +109,15 @@ class ImageConsensus:
             )
             _show_at(self.graph.foreground(), self._pixels, self._foreground_image)
         return self._foreground_image
+
+
+def _nearest(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The label at the nearest pixel, for each pixel of another size of the same image."""
+    rows, columns = (
+        np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(np.int64)
+        for old, new in zip(labels.shape, shape, strict=True)
+    )
+    return labels[rows[:, None], columns[None, :]]
 
 
 def _show_at(image: Image, pixels: tuple[np.ndarray, np.ndarray], shown: Image) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -16,11 +17,19 @@ from cellsegmenter.normalize import LocalStatistics, local_statistics, normalize
 from cellsegmenter.validation import full_key
 from cellsegmenter.windows import Region, reflect_index
 
-__all__ = ["PreparedImage", "Region", "ScaledImage", "check_region", "fingerprint", "prepare_image"]
+__all__ = [
+    "CroppedImage",
+    "PreparedImage",
+    "Region",
+    "ScaledImage",
+    "check_region",
+    "fingerprint",
+    "prepare_image",
+]
 
 # Rescaled images of fewer pixels stay in memory, for training reads each of them many times.
 _IN_MEMORY = 2**22
-_BAND = 512  # rows of the user's image that are rescaled at a time
+_BAND = 512  # rows that are rescaled, or read, at a time
 
 
 def check_region(region: Any, image_shape: tuple[int, ...]) -> Region:
@@ -66,6 +75,14 @@ class PreparedImage:
     def levels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(C, m, n) of the maps of background, scale and haze, in their blocks."""
         return self.statistics.background.levels, self.statistics.log_scale.levels, self.haze.levels
+
+    @cached_property
+    def pixels_hash(self) -> str:
+        """Of all pixels and of what normalises them, read band by band."""
+        digest = hashlib.sha256(b"".join(levels.tobytes() for levels in self.levels))
+        for row in range(0, self.shape[1], _BAND):
+            digest.update(np.asarray(self.source[:, row : row + _BAND, :]).tobytes())
+        return digest.hexdigest()[:16]
 
     def working_region(self, region: Region) -> Region:
         """The pixels at working scale that a region of the user's image touches."""
@@ -137,6 +154,32 @@ def fingerprint(images: Sequence[PreparedImage]) -> str:
         numbers = np.concatenate([levels.ravel() for levels in image.levels])
         digest.update(f"{image.shape} {[f'{number:.4g}' for number in numbers]}".encode())
     return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class CroppedImage:
+    """A region of an image (C, H, W), read where it is sliced."""
+
+    source: Any  # array-like (C, H, W)
+    region: Region
+
+    dtype = np.dtype(np.float32)
+    ndim = 3
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return int(self.source.shape[0]), *self.region.shape
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        channels, rows, columns = full_key(key, self.ndim)
+        down, right = (
+            slice(first + start, first + stop, step)
+            for first, (start, stop, step) in (
+                (self.region.row, rows.indices(self.region.height)),
+                (self.region.column, columns.indices(self.region.width)),
+            )
+        )
+        return np.asarray(self.source[channels, down, right])
 
 
 @dataclass(frozen=True)

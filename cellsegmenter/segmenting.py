@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
+from tqdm import tqdm
 
 from cellsegmenter.consensus import MERGE_TOLERANCE, MIN_EDGE, AbsoluteResolution, Consensus, Visits
 from cellsegmenter.diameter import estimate_diameter
 from cellsegmenter.image_consensus import ImageConsensus
 from cellsegmenter.inference import InferenceSettings, infer_tiles
+from cellsegmenter.local_diameter import Part, parts_of_one_size
 from cellsegmenter.model.structured_vae import StructuredVAE
-from cellsegmenter.preparation import PreparedImage
+from cellsegmenter.parted_consensus import PartConsensus, PartedConsensus
+from cellsegmenter.preparation import CroppedImage, PreparedImage, prepare_image
 from cellsegmenter.store import FolderStore, MemoryStore, Store
 from cellsegmenter.validation import check_choice, check_number
 from cellsegmenter.windows import TILE_SIZE, Region, Tiling, make_tiling
 
-__all__ = ["PREDICTION_SLOTS", "consensus_of", "working_scale"]
+__all__ = [
+    "PREDICTION_SLOTS",
+    "consensus_of",
+    "consensus_of_parts",
+    "image_parts",
+    "said_of_parts",
+    "working_scale",
+]
 
 # Slots of a window, over those in training.  Some windows of real images are far denser than the mean;
 # suppression, not a lack of slots, should limit them.
@@ -35,11 +45,40 @@ _SMALLEST_FRACTION = 0.25
 _BYTES_PER_VISIT = 14  # of a pixel at working scale
 _BYTES_PER_WORKING_PIXEL = 36
 _BYTES_PER_PIXEL = 16  # of the user's image: pixels, labels and foreground
-_HASHED_ROWS = 512  # read at a time
+# Around a part whose objects are of another size than its neighbours': objects on the border are whole.
+_MARGIN_DIAMETERS = 2
+_VERSION = version("cellsegmenter")
+
+
+def image_parts(image: Any, diameter: float | Literal["auto"] | None) -> list[Part]:
+    """The parts of an image (C, H, W) in which objects are of one size.
+
+    Parameters
+    ----------
+    image : array-like (C, H, W)
+    diameter : float, "auto" or None
+        px of an object in the image, which is one part then; "auto" estimates it, here and there in a large image.
+        None: unknown, nan.
+    """
+    if isinstance(diameter, str):
+        check_choice("diameter", diameter, ("auto",))
+        return parts_of_one_size(image)
+    known = float("nan") if diameter is None else check_number("diameter", diameter, low=1)
+    return [Part(Region(0, 0, int(image.shape[-2]), int(image.shape[-1])), known)]
+
+
+def said_of_parts(parts: list[Part], working_diameter: float) -> str:
+    """In words to which scale an image is brought; empty if it is taken as it is."""
+    scales = sorted(_scale(part.diameter, working_diameter) for part in parts)
+    to = f"to the model's diameter of {working_diameter:.1f} px"
+    if len(parts) > 1:
+        factors = f"{scales[0]:.3g} to {scales[-1]:.3g}"
+        return f"{len(parts)} parts with objects of different sizes, rescaled by {factors} {to}"
+    return "" if scales[0] == 1.0 else f"rescaled by {scales[0]:.3g} {to}"
 
 
 def working_scale(image: Any, working_diameter: float, diameter: float | Literal["auto"] | None) -> float:
-    """Size at which the model sees an image (C, H, W), over its own.
+    """Size at which the model sees an image (C, H, W) in training, over its own; one for all of it.
 
     Parameters
     ----------
@@ -47,16 +86,86 @@ def working_scale(image: Any, working_diameter: float, diameter: float | Literal
     working_diameter : float
         px of an object as the model knows it.
     diameter : float, "auto" or None
-        px of an object in the image; "auto" estimates it.  None, or no object to estimate from: scale 1.
+        As of `image_parts`.
     """
-    if diameter is None:
-        return 1.0
-    if isinstance(diameter, str):
-        check_choice("diameter", diameter, ("auto",))
-        own = estimate_diameter(image)
-    else:
-        own = check_number("diameter", diameter, low=1)
-    return working_diameter / own if np.isfinite(own) else 1.0
+    if diameter == "auto":
+        return _scale(estimate_diameter(image), working_diameter)
+    return _scale(image_parts(image, diameter)[0].diameter, working_diameter)
+
+
+def _scale(diameter: float, working_diameter: float) -> float:
+    """Where the diameter is not known, the image is taken as it is."""
+    return working_diameter / diameter if math.isfinite(diameter) else 1.0
+
+
+def consensus_of_parts(
+    model: StructuredVAE,
+    image: Any,
+    parts: list[Part],
+    settings: InferenceSettings,
+    *,
+    working_diameter: float,
+    intensity: Literal["log", "linear"],
+    resolution: Literal["auto"] | float | AbsoluteResolution,
+    region: Region | None = None,
+    work_folder: str | Path | None = None,
+    max_memory: int | None = None,
+    **options: Any,
+) -> ImageConsensus | PartedConsensus:
+    """Sample the posterior of an image (C, H, W) with each part at the scale that its objects need.
+
+    A part is seen with a margin and as an image of its own: its intensities are normalised by what it shows, and what
+    is found in it does not depend on the other parts, nor on the region that is asked for.  Parameters, `options` too,
+    are those of `consensus_of`; `intensity` is that of `prepare_image`.
+    """
+    whole = Region(0, 0, *image.shape[-2:])
+    wanted = whole if region is None else region
+    shown = [part for part in parts if part.region.meets(wanted)]
+    seen = [whole if part.region == whole else _with_margin(part).common(whole) for part in shown]
+
+    def consensus(part: Part, seen: Region, settings: InferenceSettings, **where: Any) -> ImageConsensus:
+        scale = _scale(part.diameter, working_diameter)
+        prepared = prepare_image(
+            CroppedImage(image, seen), scale=scale, diameter=working_diameter, intensity=intensity
+        )
+        return consensus_of(
+            model,
+            prepared,
+            scale,
+            settings,
+            working_diameter=working_diameter,
+            resolution=resolution,
+            region=seen.common(wanted).within(seen),
+            **where,
+            **options,
+        )
+
+    if len(shown) == 1:
+        return consensus(shown[0], seen[0], settings, work_folder=work_folder, max_memory=max_memory)
+    store: Store = MemoryStore()
+    needed = sum(
+        memory_needed(
+            frame.common(wanted).shape,
+            _scaled(frame.common(wanted).shape, _scale(part.diameter, working_diameter)),
+            _visits(model.config.window_size, settings),
+        )
+        for part, frame in zip(shown, seen, strict=True)
+    )
+    if work_folder is not None and (max_memory is None or needed > max_memory):
+        of_parts = [[*part.region, part.diameter] for part in shown]
+        store = FolderStore(work_folder, {"version": _VERSION, "region": list(wanted), "parts": of_parts})
+    made = []
+    quiet = replace(settings, progress=False)
+    shown_bar = tqdm(shown, desc="inference", unit="part", disable=None if settings.progress else True)
+    for number, (part, frame) in enumerate(zip(shown_bar, seen, strict=True)):
+        folder = store.path / f"part-{number}" if isinstance(store, FolderStore) else None
+        core, around = (place.common(wanted).within(wanted) for place in (part.region, frame))
+        made.append(PartConsensus(core, around, consensus(part, frame, quiet, work_folder=folder)))
+    return PartedConsensus(made, wanted.shape, store, resolution=resolution, progress=settings.progress)
+
+
+def _with_margin(part: Part) -> Region:
+    return part.region.grown(round(_MARGIN_DIAMETERS * part.diameter))
 
 
 def consensus_of(
@@ -93,12 +202,7 @@ def consensus_of(
         "min_edge": MIN_EDGE,
         "merge_tolerance": MERGE_TOLERANCE,
     }
-    visits = Visits(
-        size // settings.stride,
-        settings.n_samples or 1,
-        settings.stride,
-        (-frame.row % settings.stride, -frame.column % settings.stride),
-    )
+    visits = _visits(size, settings, (frame.row, frame.column))
     store: Store = MemoryStore()
     needed = memory_needed(region.shape, frame.shape, visits)
     if work_folder is not None and (max_memory is None or needed > max_memory):
@@ -122,6 +226,20 @@ def consensus_of(
         min_size=min_size,
         random_state=settings.seed,
     )
+
+
+def _visits(window_size: int, settings: InferenceSettings, corner: tuple[int, int] = (0, 0)) -> Visits:
+    """How often, and by windows where, the pixels of a frame are seen; its first one, at working scale, is `corner`."""
+    return Visits(
+        window_size // settings.stride,
+        settings.n_samples or 1,
+        settings.stride,
+        (-corner[0] % settings.stride, -corner[1] % settings.stride),
+    )
+
+
+def _scaled(shape: tuple[int, int], scale: float) -> tuple[int, int]:
+    return math.ceil(shape[0] * scale), math.ceil(shape[1] * scale)
 
 
 def memory_needed(shape: tuple[int, int], working_shape: tuple[int, int], visits: Visits) -> int:
@@ -150,8 +268,8 @@ def _identity(
         weights.update(name.encode())
         weights.update(tensor.detach().cpu().numpy().tobytes())
     return {
-        "version": version("cellsegmenter"),
-        "image": _pixels_hash(prepared),
+        "version": _VERSION,
+        "image": prepared.pixels_hash,
         "image_shape": list(prepared.original_shape),
         "working_shape": list(prepared.shape),
         "region": list(frame),
@@ -165,12 +283,3 @@ def _identity(
         "tile_rows": tiling.rows.tolist(),
         "tile_columns": tiling.columns.tolist(),
     }
-
-
-def _pixels_hash(prepared: PreparedImage) -> str:
-    """Of all pixels and of what normalises them, read band by band."""
-    digest = hashlib.sha256(b"".join(levels.tobytes() for levels in prepared.levels))
-    for row in range(0, prepared.shape[1], _HASHED_ROWS):
-        band = np.asarray(prepared.source[:, row : row + _HASHED_ROWS, :])
-        digest.update(band.tobytes())
-    return digest.hexdigest()[:16]

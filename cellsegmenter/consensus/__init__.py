@@ -11,6 +11,8 @@ from cellsegmenter.consensus.resolution import (
     Resolution,
     ResolutionError,
     check_resolution,
+    mean_weight,
+    resolve,
 )
 
 __all__ = [
@@ -26,4 +28,6 @@ __all__ = [
     "build_consensus",
     "check_resolution",
     "found_record",
+    "mean_weight",
+    "resolve",
 ]

@@ -232,6 +232,13 @@ class Consensus:
             image[top:bottom, left:right] = prob.reshape(bottom - top, right - left)
         return image
 
+    def weight(self, min_foreground: float = 0.5) -> tuple[float, int]:
+        """2W and n of the graph, to which a published γ is relative: the weights of all edges, counted from both ends,
+        and the number of pixels.
+        """
+        work = self._work_of(_Cut("cpm", 1, min_foreground, 0))
+        return (work.total_weight, work.n_pixels) if work.n_pixels else (0.0, 0)
+
     def sample_agreement(self) -> SampleAgreement:
         """How well label images (height, width) agree with single posterior samples; of images that fit in memory."""
         return spread_agreement(self.store, self.tiling)
@@ -318,13 +325,4 @@ class Consensus:
         fitting = self._segment(self._choose(how), how)
         if not len(fitting):
             return
-        fits = fitting.resolution
-        height, width = self.image_shape
-        raise ResolutionError(
-            f"resolution={resolved.gamma:g} leaves no object of min_size={how.min_size} px: a published "
-            f"γ is relative to the size of the graph, and on this image of {height} × {width} px it asks for "
-            f"an average co-membership above {resolved.absolute:.3g}, of at most 1. Use resolution="
-            f"{fits.gamma:.3g} here (absolute {fits.absolute:.3g}, which carries over to other images), or "
-            'resolution="auto"',
-            fits,
-        )
+        raise ResolutionError.of_empty(resolved, fitting.resolution, self.image_shape)

@@ -25,6 +25,7 @@ __all__ = [
     "ResolutionError",
     "check_resolution",
     "choose_resolution",
+    "mean_weight",
     "resolve",
 ]
 
@@ -73,6 +74,18 @@ class ResolutionError(ValueError):
         super().__init__(message, suggestion)
         self.suggestion = suggestion
 
+    @classmethod
+    def of_empty(cls, asked: Resolution, fits: Resolution, image_shape: tuple[int, int]) -> ResolutionError:
+        """For a published γ that leaves no object of an image (height, width), and the resolution that fits it."""
+        height, width = image_shape
+        return cls(
+            f"resolution={asked.gamma:g} leaves no object: a published γ is relative to the size of the graph, and on "
+            f"this image of {height} × {width} px it asks for an average co-membership above {asked.absolute:.3g}, of "
+            f"at most 1. Use resolution={fits.gamma:.3g} here (absolute {fits.absolute:.3g}, which carries over to "
+            'other images), or resolution="auto"',
+            fits,
+        )
+
     def __str__(self) -> str:
         return str(self.args[0])
 
@@ -118,6 +131,11 @@ def check_resolution(requested: Any) -> None:
             f'resolution={requested!r} must be "auto", a positive number (a published-style γ such as 500) '
             "or AbsoluteResolution(value) with a value between 0 and 1"
         )
+
+
+def mean_weight(total_weight: float, n_pixels: int) -> float:
+    """2W / (n (n - 1)) of a graph, from 2W and n; 0 if it has no pair of pixels."""
+    return total_weight / (n_pixels * (n_pixels - 1)) if n_pixels > 1 else 0.0
 
 
 def resolve(

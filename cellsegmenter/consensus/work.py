@@ -13,7 +13,7 @@ from cellsegmenter.consensus.edges import edge_unit
 from cellsegmenter.consensus.graph import EdgeRule, load_graph
 from cellsegmenter.consensus.membership import gather_pixels
 from cellsegmenter.consensus.pieces import Pieces, assemble, pieces_of_record, pieces_record
-from cellsegmenter.consensus.resolution import Method
+from cellsegmenter.consensus.resolution import Method, mean_weight
 from cellsegmenter.store import Record, Store, Task, run_tasks
 from cellsegmenter.types import CERTAIN
 from cellsegmenter.windows import Tiling
@@ -89,12 +89,15 @@ class GraphWork:
         return shares(self.components, self.tiling, halo=self.halo, largest=_LARGEST_COMPONENT)
 
     @cached_property
-    def mean_weight(self) -> float:
-        """2W / (n (n - 1)): the mean weight over all pairs of pixels, with or without an edge."""
-        if self.n_pixels < 2:
-            return 0.0
+    def total_weight(self) -> float:
+        """2W: the weights of all edges, each counted from both ends."""
         total = sum(int(self.store.load(name, "total")["total"][0]) for name in self._assembled.values())
-        return total * edge_unit(self.rule.n_visits) / (self.n_pixels * (self.n_pixels - 1))
+        return total * edge_unit(self.rule.n_visits)
+
+    @property
+    def mean_weight(self) -> float:
+        """The mean weight over all pairs of pixels, with or without an edge."""
+        return mean_weight(self.total_weight, self.n_pixels)
 
     def solve(self, prefix: str, absolute: float, method: Method, random_state: int) -> None:
         """Make the records `{prefix}-communities-{task}` of a cut at γ_abs."""

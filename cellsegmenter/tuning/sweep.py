@@ -11,6 +11,7 @@ from tqdm import tqdm
 from cellsegmenter.consensus import AbsoluteResolution, Segmentation
 from cellsegmenter.image_consensus import ImageConsensus
 from cellsegmenter.normalize import image_statistics, normalize_image
+from cellsegmenter.parted_consensus import PartedConsensus
 from cellsegmenter.windows import Region
 
 __all__ = ["ResolutionCut", "ResolutionSweep", "region_pixels", "sweep_resolutions"]
@@ -41,7 +42,7 @@ class ResolutionSweep(NamedTuple):
 
 
 def sweep_resolutions(
-    consensus: ImageConsensus,
+    consensus: ImageConsensus | PartedConsensus,
     pixels: np.ndarray,
     resolutions: Sequence[float] = _RESOLUTIONS,
     *,
@@ -51,7 +52,7 @@ def sweep_resolutions(
 
     Parameters
     ----------
-    consensus : ImageConsensus
+    consensus : ImageConsensus or PartedConsensus
         Of the region, from `CellSegmenter.consensus`.
     pixels : ndarray (H, W)
         The region as it is to be shown.
@@ -70,11 +71,7 @@ def sweep_resolutions(
     for value in tqdm(resolutions, desc="cuts", unit="cut", disable=not progress):
         if value not in found:
             found[value] = consensus.cut(AbsoluteResolution(value))
-    shape, of_samples = consensus.graph.image_shape, consensus.graph.sample_agreement()
-
-    def agreement(labels: np.ndarray) -> float:
-        return of_samples(_nearest(labels, shape))
-
+    agreement = consensus.agreement()
     values = sorted(found)
     cuts = [_described(value, found[value], agreement) for value in values]
     return ResolutionSweep(pixels, tuple(cuts), values.index(chosen) if chosen in found else 0)
@@ -94,15 +91,6 @@ def _described(
         confidence=float(np.mean(confidence)) if some else float("nan"),
         agreement=agreement(labels),
     )
-
-
-def _nearest(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The label at the nearest pixel, for each pixel of another size of the same image."""
-    rows, columns = (
-        np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(np.int64)
-        for old, new in zip(labels.shape, shape, strict=True)
-    )
-    return labels[rows[:, None], columns[None, :]]
 
 
 def region_pixels(image: Any, region: Region) -> np.ndarray:

@@ -1,0 +1,185 @@
+"""The consensus of an image whose parts are seen at different scales: each part is cut alone, then they are joined.
+
+A part is cut together with a margin around it.  An object belongs to the part in which its centroid lies, so that it
+is whole on both sides of a border between parts and counted once.  Where the two sides see a border's object so
+differently that both claim it, the part that comes first has it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from scipy.ndimage import center_of_mass
+from tqdm import tqdm
+
+from cellsegmenter.consensus import (
+    AbsoluteResolution,
+    Method,
+    Resolution,
+    ResolutionError,
+    Segmentation,
+    mean_weight,
+    resolve,
+)
+from cellsegmenter.image_consensus import ImageConsensus
+from cellsegmenter.store import FolderStore, Image, Store, short_hash
+from cellsegmenter.windows import Region
+
+__all__ = ["PartConsensus", "PartedConsensus"]
+
+_BAND = 512  # rows that are numbered at a time
+
+
+class PartConsensus(NamedTuple):
+    """One part; regions are px of the image that is put together."""
+
+    core: Region  # where the centroids of its objects lie; those of all parts cover the image without overlap
+    frame: Region  # the core and its margin, which the consensus shows
+    consensus: ImageConsensus
+
+
+class PartedConsensus:
+    """Cuts an image that is made of parts of different scales; made by `CellSegmenter.consensus`.
+
+    Attributes
+    ----------
+    parts : sequence of PartConsensus
+    image_shape : (height, width) in px of the user's image, or of its region
+    resolution : "auto", float or AbsoluteResolution
+        The default of `cut`.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[PartConsensus],
+        image_shape: tuple[int, int],
+        store: Store,
+        *,
+        resolution: Literal["auto"] | float | AbsoluteResolution,
+        progress: bool = False,
+    ) -> None:
+        self.parts = parts
+        self.image_shape = image_shape
+        self.resolution = resolution
+        self.progress = progress
+        self._store = store
+
+    @property
+    def work_folder(self) -> Path | None:
+        """Where everything that grows with the image is kept; None if that is memory."""
+        return self._store.path if isinstance(self._store, FolderStore) else None
+
+    def cut(
+        self,
+        resolution: Literal["auto"] | float | AbsoluteResolution | None = None,
+        *,
+        method: Method = "cpm",
+        min_size: int | None = None,
+        min_foreground: float = 0.5,
+    ) -> Segmentation:
+        """Segment the image at a resolution; a second cut samples and builds nothing, but solves again.
+
+        Parameters are those of `ImageConsensus.cut`.  All parts are cut at one absolute resolution: "auto" chooses it
+        in the part that shows the most foreground, and a published γ is relative to the graph of all parts together.
+        """
+        resolution = self.resolution if resolution is None else resolution
+        how = {"method": method, "min_size": min_size, "min_foreground": min_foreground}
+        resolved = self._resolve(resolution, how)
+        joined = self._join(resolved, how)
+        if resolved.chosen_by == "gamma" and not len(joined):
+            self._refuse_empty(resolved, how)
+        return joined
+
+    def agreement(self) -> Callable[[np.ndarray], float]:
+        """How well label images of `image_shape` agree with single posterior samples, 0..1: a mean over the parts."""
+        of_parts = [part.consensus.agreement() for part in self.parts]
+        areas = [math.prod(part.core.shape) for part in self.parts]
+
+        def agreement(labels: np.ndarray) -> float:
+            values = [
+                of_part(labels[part.frame.slices]) for of_part, part in zip(of_parts, self.parts, strict=True)
+            ]
+            return float(np.average(values, weights=areas))
+
+        return agreement
+
+    def _resolve(
+        self, requested: Literal["auto"] | float | AbsoluteResolution, how: dict[str, Any]
+    ) -> Resolution:
+        """The resolution for all parts, with its γ relative to all of them together."""
+        weights = [part.consensus.graph.weight(how["min_foreground"]) for part in self.parts]
+        n_pixels = [n for _, n in weights]
+        mean = mean_weight(sum(total for total, _ in weights), sum(n_pixels))
+        if requested == "auto":
+            fullest = self.parts[int(np.argmax(n_pixels))]
+            chosen = fullest.consensus.cut("auto", **how).resolution
+            return replace(chosen, gamma=chosen.absolute / mean if mean > 0 else math.nan)
+        cutoff_distance = self.parts[0].consensus.graph.cutoff_distance
+        return resolve(requested, how["method"], mean, cutoff_distance)
+
+    def _join(self, resolved: Resolution, how: dict[str, Any]) -> Segmentation:
+        """Cut every part at γ_abs and put them together."""
+        # A published γ can ask for more than 1, and where there is no graph there is none: then nothing is left.
+        absolute = AbsoluteResolution(resolved.absolute if 0 < resolved.absolute < 1 else 1.0)
+        name = f"joined-{short_hash(resolved.absolute, how)}"
+        labels = self._store.new_image(f"{name}-labels", self.image_shape, np.int32)
+        foreground = self._store.new_image(f"{name}-foreground", self.image_shape, np.float32)
+        confidence, z_what, first = [], [], []
+        n_objects = 0
+        for part in tqdm(self.parts, desc="cut", unit="part", disable=None if self.progress else True):
+            found = part.consensus.cut(absolute, **how)
+            own = np.asarray(found.labels)
+            kept = _kept(own, part, labels[part.frame.slices])
+            first.append(_paste(labels, own, kept, part.frame, n_objects))
+            n_objects += len(kept)
+            confidence.append(found.confidence[kept - 1])
+            z_what.append(found.z_what[kept - 1])
+            foreground[part.core.slices] = found.foreground_prob[part.core.within(part.frame).slices]
+        order = np.argsort(np.concatenate(first), kind="stable")
+        number = np.zeros(n_objects + 1, np.int32)
+        number[order + 1] = np.arange(1, n_objects + 1)
+        for start in range(0, self.image_shape[0], _BAND):
+            labels[start : start + _BAND] = number[labels[start : start + _BAND]]
+        return Segmentation(
+            labels,
+            resolved,
+            np.concatenate(confidence)[order],
+            np.concatenate(z_what)[order],
+            foreground,
+        )
+
+    def _refuse_empty(self, resolved: Resolution, how: dict[str, Any]) -> None:
+        """Raise if another resolution would give objects; otherwise the image has none."""
+        fits = self._resolve("auto", how)
+        if len(self._join(fits, how)):
+            raise ResolutionError.of_empty(resolved, fits, self.image_shape)
+
+
+def _kept(own: np.ndarray, part: PartConsensus, taken: np.ndarray) -> np.ndarray:
+    """The labels (n,) of a part's objects that are its own: centroid in its core, and most of it not taken yet."""
+    labels = np.arange(1, int(own.max(initial=0)) + 1)
+    centroid = np.reshape(center_of_mass(own > 0, own, labels), (-1, 2)) + part.frame.corner
+    in_core = (centroid >= part.core.corner) & (centroid < part.core.corner + part.core.shape)
+    area, lost = (
+        np.bincount(pixels, minlength=len(labels) + 1)[1:] for pixels in (own.ravel(), own[taken > 0])
+    )
+    return labels[in_core.all(1) & (2 * lost < area)]
+
+
+def _paste(labels: Image, own: np.ndarray, kept: np.ndarray, frame: Region, n_before: int) -> np.ndarray:
+    """Write the kept objects where nothing is yet, numbered from `n_before` + 1; gives the flat index of the first
+    pixel of each.
+    """
+    number = np.zeros(int(own.max(initial=0)) + 1, np.int32)
+    number[kept] = np.arange(n_before + 1, n_before + len(kept) + 1)
+    before = labels[frame.slices]
+    pasted = np.where(before == 0, number[own], 0)
+    labels[frame.slices] = np.where(pasted > 0, pasted, before)
+    found, index = np.unique(pasted, return_index=True)
+    row, column = np.divmod(index[found > 0], frame.width)
+    return (row + frame.row) * labels.shape[1] + column + frame.column
