@@ -108,7 +108,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
     diameter : float or "auto", optional
         Diameter of the objects in the images, px.  Images are then rescaled so that it becomes the one which
         the bounds imply (``working_diameter_``); the bounds speak of rescaled images.  "auto" estimates it
-        image by image.  By default images are taken as they are.
+        image by image, and in a large image part by part.  By default images are taken as they are.
     channel_axis : int, optional
         Axis of the channels; by default images are grey.
     augment : bool, default=False

@@ -18,9 +18,9 @@ from cellsegmenter.model.config import preset_of
 from cellsegmenter.model.device import resolve_device
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.parameters import Bounds, model_config, seed_of
-from cellsegmenter.preparation import PreparedImage, prepare_image
+from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.provenance import model_card
-from cellsegmenter.segmenting import working_scale
+from cellsegmenter.segmenting import image_parts, prepare_part
 from cellsegmenter.shape import choose_shape
 from cellsegmenter.validation import check_images
 
@@ -98,9 +98,9 @@ def _images_to_learn(
     if shape == "auto":
         shape = segmenter.model_.config.shape if goes_on else choose_shape(views)
         segmenter._say(f'masks are {"blobs" if shape == "blob" else "free"} (shape="{shape}")')
-    scales = [working_scale(view, bounds.diameter, segmenter.diameter) for view in views]
     images = [
-        prepare_image(view, scale=scale, diameter=bounds.diameter, intensity=segmenter.intensity)
-        for view, scale in zip(views, scales, strict=True)
+        prepare_part(view, part, working_diameter=bounds.diameter, intensity=segmenter.intensity)
+        for view in views
+        for part in image_parts(view, segmenter.diameter)
     ]
     return images, shape, interpretation

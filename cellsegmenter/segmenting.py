@@ -29,6 +29,7 @@ __all__ = [
     "consensus_of",
     "consensus_of_parts",
     "image_parts",
+    "prepare_part",
     "said_of_parts",
     "working_scale",
 ]
@@ -78,7 +79,7 @@ def said_of_parts(parts: list[Part], working_diameter: float) -> str:
 
 
 def working_scale(image: Any, working_diameter: float, diameter: float | Literal["auto"] | None) -> float:
-    """Size at which the model sees an image (C, H, W) in training, over its own; one for all of it.
+    """Size at which the model sees an image (C, H, W), over its own, if all of it is seen at one.
 
     Parameters
     ----------
@@ -96,6 +97,18 @@ def working_scale(image: Any, working_diameter: float, diameter: float | Literal
 def _scale(diameter: float, working_diameter: float) -> float:
     """Where the diameter is not known, the image is taken as it is."""
     return working_diameter / diameter if math.isfinite(diameter) else 1.0
+
+
+def prepare_part(
+    image: Any, part: Part, *, working_diameter: float, intensity: Literal["log", "linear"]
+) -> PreparedImage:
+    """A part of an image (C, H, W) as an image of its own, at the scale that its objects need."""
+    return prepare_image(
+        CroppedImage(image, part.region),
+        scale=_scale(part.diameter, working_diameter),
+        diameter=working_diameter,
+        intensity=intensity,
+    )
 
 
 def consensus_of_parts(
@@ -124,14 +137,11 @@ def consensus_of_parts(
     seen = [whole if part.region == whole else _with_margin(part).common(whole) for part in shown]
 
     def consensus(part: Part, seen: Region, settings: InferenceSettings, **where: Any) -> ImageConsensus:
-        scale = _scale(part.diameter, working_diameter)
-        prepared = prepare_image(
-            CroppedImage(image, seen), scale=scale, diameter=working_diameter, intensity=intensity
-        )
+        with_margin = part._replace(region=seen)
         return consensus_of(
             model,
-            prepared,
-            scale,
+            prepare_part(image, with_margin, working_diameter=working_diameter, intensity=intensity),
+            _scale(part.diameter, working_diameter),
             settings,
             working_diameter=working_diameter,
             resolution=resolution,
