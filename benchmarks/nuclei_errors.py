@@ -6,8 +6,8 @@ The held-out images stay out of it, as what is learnt here may choose the next r
 results/nuclei_errors.json with
 
 - the annotated objects that no found one matches, and the found ones that match none, by kind;
-- AP with 0.8, 1 and 1.25 times the estimated diameter, and with the best of the three for each image, by its
-  annotation;
+- AP with 0.8, 1 and 1.25 times the estimated diameter, and of the three for each image with that at which the model is
+  surest, and with the best by its annotation;
 - for the densest images the γ that "auto" takes, its AP, and the AP of fixed ones.
 """
 
@@ -17,6 +17,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,25 +101,26 @@ def kinds_of_errors(truth: Sequence[np.ndarray], predicted: Sequence[np.ndarray]
 def by_diameter(
     segmenter: CellSegmenter, images: Sequence[np.ndarray], truth: Sequence[np.ndarray]
 ) -> dict[str, Any]:
-    """Scores with several multiples of the estimated diameter, and with each image's best."""
-    estimates = [estimate_diameter(image) for image in images]
+    """Scores with several multiples of the estimated diameter, and with each image's surest, or best, of them."""
+    estimates = [estimate_diameter(image[None]) for image in images]
     found = {
         factor: [
-            segmenter.set_params(diameter=factor * diameter).predict(image)
+            segmenter.consensus(image, diameter=factor * diameter).cut()
             for image, diameter in zip(images, estimates, strict=True)
         ]
         for factor in FACTORS
     }
-    segmenter.set_params(diameter="auto")
-    best = [
-        max(
-            (labels[i] for labels in found.values()),
-            key=lambda labels, i=i: average_precision(truth[i], labels),
-        )
-        for i in range(len(images))
-    ]
-    scores = {str(factor): label_scores(truth, labels) for factor, labels in found.items()}
-    return scores | {"best of these, by the annotation": label_scores(truth, best)}
+    chosen = {
+        "surest of these, by the mean confidence": lambda i, one: one.confidence.mean() if len(one) else 0.0,
+        "best of these, by the annotation": lambda i, one: average_precision(truth[i], one.labels),
+    }
+    scores = {str(factor): label_scores(truth, [one.labels for one in its]) for factor, its in found.items()}
+    for name, merit in chosen.items():
+        taken = [
+            max((its[i] for its in found.values()), key=partial(merit, i)).labels for i in range(len(images))
+        ]
+        scores[name] = label_scores(truth, taken)
+    return scores
 
 
 def by_gamma(segmenter: CellSegmenter, image: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
