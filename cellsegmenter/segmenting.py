@@ -134,48 +134,55 @@ def consensus_of_parts(
     whole = Region(0, 0, *image.shape[-2:])
     wanted = whole if region is None else region
     shown = [part for part in parts if part.region.meets(wanted)]
-    seen = [whole if part.region == whole else _with_margin(part).common(whole) for part in shown]
+    seen = [_with_margin(part, whole) for part in shown]
 
-    def consensus(part: Part, seen: Region, settings: InferenceSettings, **where: Any) -> ImageConsensus:
-        with_margin = part._replace(region=seen)
+    def consensus(part: Part, settings: InferenceSettings, **where: Any) -> ImageConsensus:
         return consensus_of(
             model,
-            prepare_part(image, with_margin, working_diameter=working_diameter, intensity=intensity),
+            prepare_part(image, part, working_diameter=working_diameter, intensity=intensity),
             _scale(part.diameter, working_diameter),
             settings,
             working_diameter=working_diameter,
             resolution=resolution,
-            region=seen.common(wanted).within(seen),
+            region=part.region.common(wanted).within(part.region),
             **where,
             **options,
         )
 
-    if len(shown) == 1:
-        return consensus(shown[0], seen[0], settings, work_folder=work_folder, max_memory=max_memory)
-    store: Store = MemoryStore()
+    if len(seen) == 1:
+        return consensus(seen[0], settings, work_folder=work_folder, max_memory=max_memory)
+    visits = _visits(model.config.window_size, settings)
+    frames = [part.region.common(wanted) for part in seen]
     needed = sum(
-        memory_needed(
-            frame.common(wanted).shape,
-            _scaled(frame.common(wanted).shape, _scale(part.diameter, working_diameter)),
-            _visits(model.config.window_size, settings),
-        )
-        for part, frame in zip(shown, seen, strict=True)
+        memory_needed(frame.shape, _scaled(frame.shape, _scale(part.diameter, working_diameter)), visits)
+        for part, frame in zip(seen, frames, strict=True)
     )
+    store: Store = MemoryStore()
     if work_folder is not None and (max_memory is None or needed > max_memory):
         of_parts = [[*part.region, part.diameter] for part in shown]
         store = FolderStore(work_folder, {"version": _VERSION, "region": list(wanted), "parts": of_parts})
+    quiet, progress = replace(settings, progress=False), settings.progress
+    bar = tqdm(seen, desc="inference", unit="part", disable=None if progress else True)
     made = []
-    quiet = replace(settings, progress=False)
-    shown_bar = tqdm(shown, desc="inference", unit="part", disable=None if settings.progress else True)
-    for number, (part, frame) in enumerate(zip(shown_bar, seen, strict=True)):
+    for number, part in enumerate(bar):
         folder = store.path / f"part-{number}" if isinstance(store, FolderStore) else None
-        core, around = (place.common(wanted).within(wanted) for place in (part.region, frame))
-        made.append(PartConsensus(core, around, consensus(part, frame, quiet, work_folder=folder)))
-    return PartedConsensus(made, wanted.shape, store, resolution=resolution, progress=settings.progress)
+        core = shown[number].region.common(wanted)
+        made.append(
+            PartConsensus(
+                core.within(wanted),
+                frames[number].within(wanted),
+                consensus(part, quiet, work_folder=folder),
+            )
+        )
+    return PartedConsensus(made, wanted.shape, store, resolution=resolution, progress=progress)
 
 
-def _with_margin(part: Part) -> Region:
-    return part.region.grown(round(_MARGIN_DIAMETERS * part.diameter))
+def _with_margin(part: Part, whole: Region) -> Part:
+    """A part with what is around it; the whole image has nothing around."""
+    if part.region == whole:
+        return part
+    margin = round(_MARGIN_DIAMETERS * part.diameter)
+    return part._replace(region=part.region.grown(margin).common(whole))
 
 
 def consensus_of(
