@@ -2,8 +2,9 @@
 
     python benchmarks/streaming.py --data PATH/TO/mosaic --sides 512 1024 2048 4096
 
-The image is the mosaic, repeated.  The second cut is measured twice: as a command, which starts Python and PyTorch
-again, and as a call of `cut` on a consensus that is there already.  results/streaming.json has a row for each side.
+The image is the mosaic, repeated, and all of it is seen at one scale, so that rows differ in size alone.  The second
+cut is measured twice: as a command, which starts Python and PyTorch again, and as a call of `cut` on a consensus that
+is there already.  results/streaming.json has a row for each side.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ import tifffile
 from scoring import keep_row
 
 RESULTS = Path(__file__).parent / "results" / "streaming.json"
+DIAMETER = 24.0  # px, about that of the mosaic's nuclei
 
 CUT_AGAIN = """
 import sys, time
 import numpy as np
 from cellsegmenter import AbsoluteResolution, CellSegmenter
-image, graph, seed = np.load(sys.argv[1], mmap_mode="r"), sys.argv[2], int(sys.argv[3])
-consensus = CellSegmenter.pretrained().consensus(image, work_folder=graph, random_state=seed)
+image, graph, diameter = np.load(sys.argv[1], mmap_mode="r"), sys.argv[2], float(sys.argv[3])
+consensus = CellSegmenter.pretrained().consensus(image, work_folder=graph, diameter=diameter, random_state=0)
 start = time.process_time()
 consensus.cut(AbsoluteResolution(0.5))
 print(time.process_time() - start)
@@ -46,6 +48,7 @@ def run(image: Path, graph: Path, gamma_abs: float) -> Run:
     command = [str(Path(sys.executable).with_name("cellseg")), "predict", str(image), "-q"]
     command += ["-o", str(image.with_name("labels.tif")), "--save", "labels,table"]
     command += ["--keep-graph", str(graph), "--gamma-abs", str(gamma_abs), "--seed", "0"]
+    command += ["--diameter", str(DIAMETER)]
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -56,7 +59,7 @@ def run(image: Path, graph: Path, gamma_abs: float) -> Run:
 def cut_alone(image: Path, graph: Path) -> float:
     """CPU seconds of one more cut of the same graph, without the start of a process."""
     folder = next(path.parent for path in graph.glob("**/manifest.json"))
-    command = [sys.executable, "-c", CUT_AGAIN, str(image), str(folder), "0"]
+    command = [sys.executable, "-c", CUT_AGAIN, str(image), str(folder), str(DIAMETER)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
