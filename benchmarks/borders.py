@@ -23,7 +23,7 @@ from skimage.transform import rescale
 from cellsegmenter import AbsoluteResolution, CellSegmenter
 from cellsegmenter.consensus import build_consensus
 from cellsegmenter.consensus.membership import instances_of_record, join_instances
-from cellsegmenter.segmenting import working_scale
+from cellsegmenter.scales import working_scale
 from cellsegmenter.windows import Tiling
 
 RESULTS = Path(__file__).parent / "results" / "borders.json"

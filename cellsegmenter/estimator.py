@@ -42,8 +42,10 @@ from cellsegmenter.parameters import (
     warn_of_conflicts,
 )
 from cellsegmenter.parted_consensus import PartedConsensus
-from cellsegmenter.preparation import Region, check_region, prepare_image
-from cellsegmenter.segmenting import PREDICTION_SLOTS, consensus_of_parts, image_parts, said_of_parts
+from cellsegmenter.preparation import check_region, prepare_image
+from cellsegmenter.region import Region
+from cellsegmenter.scales import image_parts, said_of_parts
+from cellsegmenter.segmenting import PREDICTION_SLOTS, consensus_of_parts
 from cellsegmenter.serialization import load_segmenter, save_segmenter
 from cellsegmenter.tables import (
     feature_names,

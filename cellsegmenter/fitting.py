@@ -20,7 +20,7 @@ from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.parameters import Bounds, model_config, seed_of
 from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.provenance import model_card
-from cellsegmenter.segmenting import image_parts, prepare_part
+from cellsegmenter.scales import image_parts, prepare_part
 from cellsegmenter.shape import choose_shape
 from cellsegmenter.validation import check_images
 

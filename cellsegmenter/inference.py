@@ -22,9 +22,10 @@ from cellsegmenter.model.half_maximum import above_half_maximum
 from cellsegmenter.model.rendering import PresentObjects, present_objects
 from cellsegmenter.model.structured_vae import Noise, StructuredVAE
 from cellsegmenter.normalize import linear_intensity
+from cellsegmenter.region import Region
 from cellsegmenter.store import Record, Store, Task, run_tasks
 from cellsegmenter.types import CERTAIN, Instances, WindowPosterior
-from cellsegmenter.windows import ImagePart, Region, Tiling, WindowGrid, make_windows
+from cellsegmenter.windows import ImagePart, Tiling, WindowGrid, make_windows
 
 __all__ = ["BATCH_SIZE", "InferenceSettings", "cut_at_half_maximum", "infer_tiles", "sample_windows"]
 

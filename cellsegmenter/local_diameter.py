@@ -15,7 +15,7 @@ import numpy as np
 from scipy.ndimage import generic_filter
 
 from cellsegmenter.diameter import estimate_diameter
-from cellsegmenter.windows import Region
+from cellsegmenter.region import Region
 
 __all__ = ["Part", "parts_of_one_size", "split_by_size"]
 

@@ -23,12 +23,12 @@ from cellsegmenter.consensus import (
     Resolution,
     ResolutionError,
     Segmentation,
-    mean_weight,
+    mean_pair_weight,
     resolve,
 )
 from cellsegmenter.image_consensus import ImageConsensus
+from cellsegmenter.region import Region
 from cellsegmenter.store import FolderStore, Image, Store, short_hash
-from cellsegmenter.windows import Region
 
 __all__ = ["PartConsensus", "PartedConsensus"]
 
@@ -114,7 +114,7 @@ class PartedConsensus:
         """The resolution for all parts, with its γ relative to all of them together."""
         weights = [part.consensus.graph.weight(how["min_foreground"]) for part in self.parts]
         n_pixels = [n for _, n in weights]
-        mean = mean_weight(sum(total for total, _ in weights), sum(n_pixels))
+        mean = mean_pair_weight(sum(total for total, _ in weights), sum(n_pixels))
         if requested == "auto":
             fullest = self.parts[int(np.argmax(n_pixels))]
             chosen = fullest.consensus.cut("auto", **how).resolution

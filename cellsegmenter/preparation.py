@@ -14,8 +14,9 @@ from scipy import sparse
 from cellsegmenter.block_map import BlockMap
 from cellsegmenter.haze import estimate_haze
 from cellsegmenter.normalize import LocalStatistics, local_statistics, normalize_image
+from cellsegmenter.region import Region
 from cellsegmenter.validation import full_key
-from cellsegmenter.windows import Region, reflect_index
+from cellsegmenter.windows import reflect_index
 
 __all__ = [
     "CroppedImage",

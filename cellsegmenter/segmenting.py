@@ -13,25 +13,21 @@ import torch
 from tqdm import tqdm
 
 from cellsegmenter.consensus import MERGE_TOLERANCE, MIN_EDGE, AbsoluteResolution, Consensus, Visits
-from cellsegmenter.diameter import estimate_diameter
 from cellsegmenter.image_consensus import ImageConsensus
 from cellsegmenter.inference import InferenceSettings, infer_tiles
-from cellsegmenter.local_diameter import Part, parts_of_one_size
+from cellsegmenter.local_diameter import Part
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.parted_consensus import PartConsensus, PartedConsensus
-from cellsegmenter.preparation import CroppedImage, PreparedImage, prepare_image
+from cellsegmenter.preparation import PreparedImage
+from cellsegmenter.region import Region
+from cellsegmenter.scales import prepare_part, scale_of
 from cellsegmenter.store import FolderStore, MemoryStore, Store
-from cellsegmenter.validation import check_choice, check_number
-from cellsegmenter.windows import TILE_SIZE, Region, Tiling, make_tiling
+from cellsegmenter.windows import TILE_SIZE, Tiling, make_tiling
 
 __all__ = [
     "PREDICTION_SLOTS",
     "consensus_of",
     "consensus_of_parts",
-    "image_parts",
-    "prepare_part",
-    "said_of_parts",
-    "working_scale",
 ]
 
 # Slots of a window, over those in training.  Some windows of real images are far denser than the mean;
@@ -49,66 +45,6 @@ _BYTES_PER_PIXEL = 16  # of the user's image: pixels, labels and foreground
 # Around a part whose objects are of another size than its neighbours': objects on the border are whole.
 _MARGIN_DIAMETERS = 2
 _VERSION = version("cellsegmenter")
-
-
-def image_parts(image: Any, diameter: float | Literal["auto"] | None) -> list[Part]:
-    """The parts of an image (C, H, W) in which objects are of one size.
-
-    Parameters
-    ----------
-    image : array-like (C, H, W)
-    diameter : float, "auto" or None
-        px of an object in the image, which is one part then; "auto" estimates it, here and there in a large image.
-        None: unknown, nan.
-    """
-    if isinstance(diameter, str):
-        check_choice("diameter", diameter, ("auto",))
-        return parts_of_one_size(image)
-    known = float("nan") if diameter is None else check_number("diameter", diameter, low=1)
-    return [Part(Region(0, 0, int(image.shape[-2]), int(image.shape[-1])), known)]
-
-
-def said_of_parts(parts: list[Part], working_diameter: float) -> str:
-    """In words to which scale an image is brought; empty if it is taken as it is."""
-    scales = sorted(_scale(part.diameter, working_diameter) for part in parts)
-    to = f"to the model's diameter of {working_diameter:.1f} px"
-    if len(parts) > 1:
-        factors = f"{scales[0]:.3g} to {scales[-1]:.3g}"
-        return f"{len(parts)} parts with objects of different sizes, rescaled by {factors} {to}"
-    return "" if scales[0] == 1.0 else f"rescaled by {scales[0]:.3g} {to}"
-
-
-def working_scale(image: Any, working_diameter: float, diameter: float | Literal["auto"] | None) -> float:
-    """Size at which the model sees an image (C, H, W), over its own, if all of it is seen at one.
-
-    Parameters
-    ----------
-    image : array-like (C, H, W)
-    working_diameter : float
-        px of an object as the model knows it.
-    diameter : float, "auto" or None
-        As of `image_parts`.
-    """
-    if diameter == "auto":
-        return _scale(estimate_diameter(image), working_diameter)
-    return _scale(image_parts(image, diameter)[0].diameter, working_diameter)
-
-
-def _scale(diameter: float, working_diameter: float) -> float:
-    """Where the diameter is not known, the image is taken as it is."""
-    return working_diameter / diameter if math.isfinite(diameter) else 1.0
-
-
-def prepare_part(
-    image: Any, part: Part, *, working_diameter: float, intensity: Literal["log", "linear"]
-) -> PreparedImage:
-    """A part of an image (C, H, W) as an image of its own, at the scale that its objects need."""
-    return prepare_image(
-        CroppedImage(image, part.region),
-        scale=_scale(part.diameter, working_diameter),
-        diameter=working_diameter,
-        intensity=intensity,
-    )
 
 
 def consensus_of_parts(
@@ -140,7 +76,7 @@ def consensus_of_parts(
         return consensus_of(
             model,
             prepare_part(image, part, working_diameter=working_diameter, intensity=intensity),
-            _scale(part.diameter, working_diameter),
+            scale_of(part.diameter, working_diameter),
             settings,
             working_diameter=working_diameter,
             resolution=resolution,
@@ -154,7 +90,7 @@ def consensus_of_parts(
     visits = _visits(model.config.window_size, settings)
     frames = [part.region.common(wanted) for part in seen]
     needed = sum(
-        memory_needed(frame.shape, _scaled(frame.shape, _scale(part.diameter, working_diameter)), visits)
+        memory_needed(frame.shape, _scaled(frame.shape, scale_of(part.diameter, working_diameter)), visits)
         for part, frame in zip(seen, frames, strict=True)
     )
     store: Store = MemoryStore()

@@ -45,8 +45,9 @@ from cellsegmenter.consensus.edges import Visits, edge_unit, pixel_edges, visits
 from cellsegmenter.consensus.graph import EdgeRule, PixelGraph
 from cellsegmenter.consensus.pieces import assemble, pieces_of_record, pieces_record
 from cellsegmenter.consensus.regions import draw_squares, stack_regions
+from cellsegmenter.region import Region
 from cellsegmenter.types import CERTAIN
-from cellsegmenter.windows import Region, make_windows
+from cellsegmenter.windows import make_windows
 
 SHAPE = (90, 110)
 FEW_DISCS = np.array([[11, 11, 6], [11, 22.5, 5.5], [22.5, 15, 6], [14, 42, 7], [31, 38, 5]])  # three touch

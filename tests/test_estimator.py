@@ -27,6 +27,7 @@ from cellsegmenter.metrics import average_precision
 from cellsegmenter.model import structured_vae as structured_vae_module
 from cellsegmenter.model.boxes import intersection_over_minimum
 from cellsegmenter.preparation import prepare_image
+from cellsegmenter.region import Region
 from cellsegmenter.serialization import ModelFileError
 from cellsegmenter.training import loop as loop_module
 from cellsegmenter.training.checkpoint import CheckpointError
@@ -34,7 +35,7 @@ from cellsegmenter.training.constraints import PENALTY_RANGE
 from cellsegmenter.training.loop import TrainingSettings
 from cellsegmenter.training.watch import CollapseWatch
 from cellsegmenter.types import Boxes
-from cellsegmenter.windows import Region, WindowGrid, make_windows
+from cellsegmenter.windows import WindowGrid, make_windows
 
 BRIEF = SMALL | {"n_steps": 5, "batch_size": 2, "resolution": AbsoluteResolution(0.3)}
 

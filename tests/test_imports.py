@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    {"types", "files", "packages"},
+    {"types", "files", "packages", "region"},
     {"store"},
     {
         "windows",
@@ -22,6 +22,7 @@ LAYERS = [
         "haze",
         "diameter",
         "local_diameter",
+        "scales",
         "metrics",
         "measurements",
         "preparation",

@@ -15,10 +15,10 @@ from cellsegmenter.datasets import make_nuclei
 from cellsegmenter.local_diameter import Part, parts_of_one_size, split_by_size
 from cellsegmenter.metrics import average_precision, match_objects
 from cellsegmenter.parted_consensus import PartedConsensus
+from cellsegmenter.region import Region
 from cellsegmenter.segmenting import consensus_of_parts
 from cellsegmenter.store import WorkFolderError
 from cellsegmenter.tuning import sweep_resolutions
-from cellsegmenter.windows import Region
 
 SMALL, LARGE = 12, 22  # px across
 SIDE = 288

@@ -18,7 +18,8 @@ from cellsegmenter import AbsoluteResolution
 from cellsegmenter.consensus.consensus import _Cut
 from cellsegmenter.datasets import make_nuclei
 from cellsegmenter.model.rendering import present_objects, render
-from cellsegmenter.preparation import Region, prepare_image
+from cellsegmenter.preparation import prepare_image
+from cellsegmenter.region import Region
 from cellsegmenter.segmenting import consensus_of
 from cellsegmenter.store import FolderStore, MemoryStore, Task, WorkFolderError, run_tasks
 

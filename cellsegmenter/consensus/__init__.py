@@ -11,7 +11,7 @@ from cellsegmenter.consensus.resolution import (
     Resolution,
     ResolutionError,
     check_resolution,
-    mean_weight,
+    mean_pair_weight,
     resolve,
 )
 
@@ -28,6 +28,6 @@ __all__ = [
     "build_consensus",
     "check_resolution",
     "found_record",
-    "mean_weight",
+    "mean_pair_weight",
     "resolve",
 ]

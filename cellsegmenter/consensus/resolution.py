@@ -25,7 +25,7 @@ __all__ = [
     "ResolutionError",
     "check_resolution",
     "choose_resolution",
-    "mean_weight",
+    "mean_pair_weight",
     "resolve",
 ]
 
@@ -133,7 +133,7 @@ def check_resolution(requested: Any) -> None:
         )
 
 
-def mean_weight(total_weight: float, n_pixels: int) -> float:
+def mean_pair_weight(total_weight: float, n_pixels: int) -> float:
     """2W / (n (n - 1)) of a graph, from 2W and n; 0 if it has no pair of pixels."""
     return total_weight / (n_pixels * (n_pixels - 1)) if n_pixels > 1 else 0.0
 

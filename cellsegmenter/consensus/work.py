@@ -13,7 +13,7 @@ from cellsegmenter.consensus.edges import edge_unit
 from cellsegmenter.consensus.graph import EdgeRule, load_graph
 from cellsegmenter.consensus.membership import gather_pixels
 from cellsegmenter.consensus.pieces import Pieces, assemble, pieces_of_record, pieces_record
-from cellsegmenter.consensus.resolution import Method, mean_weight
+from cellsegmenter.consensus.resolution import Method, mean_pair_weight
 from cellsegmenter.store import Record, Store, Task, run_tasks
 from cellsegmenter.types import CERTAIN
 from cellsegmenter.windows import Tiling
@@ -97,7 +97,7 @@ class GraphWork:
     @property
     def mean_weight(self) -> float:
         """The mean weight over all pairs of pixels, with or without an edge."""
-        return mean_weight(self.total_weight, self.n_pixels)
+        return mean_pair_weight(self.total_weight, self.n_pixels)
 
     def solve(self, prefix: str, absolute: float, method: Method, random_state: int) -> None:
         """Make the records `{prefix}-communities-{task}` of a cut at γ_abs."""

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cellsegmenter.preparation import PreparedImage, Region, prepare_image
-from cellsegmenter.segmenting import working_scale
+from cellsegmenter.preparation import PreparedImage, prepare_image
+from cellsegmenter.region import Region
+from cellsegmenter.scales import working_scale
 from cellsegmenter.validation import check_images
 
 __all__ = ["TellingWindow", "telling_windows"]

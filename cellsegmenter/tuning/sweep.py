@@ -12,7 +12,7 @@ from cellsegmenter.consensus import AbsoluteResolution, Segmentation
 from cellsegmenter.image_consensus import ImageConsensus
 from cellsegmenter.normalize import image_statistics, normalize_image
 from cellsegmenter.parted_consensus import PartedConsensus
-from cellsegmenter.windows import Region
+from cellsegmenter.region import Region
 
 __all__ = ["ResolutionCut", "ResolutionSweep", "region_pixels", "sweep_resolutions"]
 
