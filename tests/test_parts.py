@@ -12,8 +12,10 @@ from hypothesis.extra import numpy as arrays
 from cellsegmenter import AbsoluteResolution
 from cellsegmenter.consensus import ResolutionError
 from cellsegmenter.datasets import make_nuclei
+from cellsegmenter.fitting import _images_to_learn
 from cellsegmenter.local_diameter import Part, parts_of_one_size, split_by_size
 from cellsegmenter.metrics import average_precision, match_objects
+from cellsegmenter.parameters import bounds_of
 from cellsegmenter.parted_consensus import PartedConsensus
 from cellsegmenter.region import Region
 from cellsegmenter.segmenting import consensus_of_parts
@@ -56,6 +58,16 @@ def test_parts_have_the_sizes_of_their_objects(two_sizes, in_parts):
     for region, diameter in parts:
         middle = region.column + region.width / 2
         assert diameter == pytest.approx(SMALL if middle < SIDE else LARGE, rel=0.2)
+
+
+def test_training_sees_the_parts_at_their_scales(two_sizes, in_parts):
+    bounds = bounds_of(in_parts)
+    images, _, _ = _images_to_learn(in_parts, two_sizes[0], bounds, goes_on=False)
+    parts = parts_of_one_size(two_sizes[0][None])
+    assert len(images) == len(parts)
+    for image, part in zip(images, parts, strict=True):
+        expected = np.multiply(part.region.shape, bounds.diameter / part.diameter)
+        np.testing.assert_allclose(image.shape[1:], expected, atol=0.5)
 
 
 def test_small_and_empty_images_are_one_part():
