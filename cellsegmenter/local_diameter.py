@@ -9,6 +9,7 @@ best, until the blocks of every part agree.  An image of one size stays whole.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ __all__ = ["Part", "parts_of_one_size", "split_by_size"]
 # Side of a block: it has to hold enough objects to be judged by.
 _BLOCK = 512  # px, at least
 _BLOCK_DIAMETERS = 20
+# In an image of more blocks than that along an axis they are larger, and judged by their middle.
+_BLOCKS_PER_AXIS = 16
 # The blocks of a part may differ by this factor in diameter: AP of nuclei falls by a tenth when an image is seen at 0.8
 # or 1.25 times its size.
 _SPREAD = 1.1
@@ -40,7 +43,8 @@ def parts_of_one_size(image: Any) -> list[Part]:
     Parameters
     ----------
     image : array-like (C, H, W)
-        One of more than a block and a half is read once more, block by block.
+        One of more than a block and a half is read once more, block by block; of a very large one the middles of 256
+        blocks.
 
     Returns
     -------
@@ -58,8 +62,8 @@ def parts_of_one_size(image: Any) -> list[Part]:
         return [whole]
     estimates = np.array(
         [
-            [estimate_diameter(image[:, top:bottom, left:right]) for left, right in _pairs(columns)]
-            for top, bottom in _pairs(rows)
+            [estimate_diameter(image[:, slice(*down), slice(*across)]) for across in _middles(columns, block)]
+            for down in _middles(rows, block)
         ]
     )
     log_diameter = generic_filter(np.log(estimates), _known_median, size=3, mode="nearest")
@@ -109,11 +113,17 @@ def split_by_size(log_diameter: np.ndarray, spread: float) -> list[tuple[int, in
 
 def _edges(length: int, block: float) -> np.ndarray:
     """Where blocks of about `block` px begin on an axis, and its end."""
-    return np.linspace(0, length, max(1, round(length / block)) + 1).astype(int)
+    n_blocks = min(max(1, round(length / block)), _BLOCKS_PER_AXIS)
+    return np.linspace(0, length, n_blocks + 1).astype(int)
 
 
-def _pairs(edges: np.ndarray) -> zip[tuple[int, int]]:
-    return zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+def _middles(edges: np.ndarray, block: float) -> list[tuple[int, int]]:
+    """What each block is judged by, from and to where on its axis: all of it, or of a larger one `block` px."""
+    spans = []
+    for low, high in pairwise(edges.tolist()):
+        spare = 0 if high - low < 1.5 * block else round((high - low - block) / 2)
+        spans.append((low + spare, high - spare))
+    return spans
 
 
 def _known_median(values: np.ndarray) -> float:

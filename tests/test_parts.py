@@ -60,6 +60,21 @@ def test_parts_have_the_sizes_of_their_objects(two_sizes, in_parts):
         assert diameter == pytest.approx(SMALL if middle < SIDE else LARGE, rel=0.2)
 
 
+def test_of_a_very_large_image_the_middles_of_blocks_are_read(two_sizes, in_parts, monkeypatch):
+    monkeypatch.setattr("cellsegmenter.local_diameter._BLOCKS_PER_AXIS", 2)
+    image, read = np.tile(two_sizes[0], (3, 3))[None], []
+
+    def remembered(block):
+        read.append(block.shape[1:])
+        return float(LARGE)
+
+    monkeypatch.setattr("cellsegmenter.local_diameter.estimate_diameter", remembered)
+    (part,) = parts_of_one_size(image)
+    assert part.region == Region(0, 0, *image.shape[1:])
+    assert read[0] == image.shape[1:]  # which reads some tiles of it
+    assert read[1:] == [(144, 144)] * 4
+
+
 def test_training_sees_the_parts_at_their_scales(two_sizes, in_parts):
     bounds = bounds_of(in_parts)
     images, _, _ = _images_to_learn(in_parts, two_sizes[0], bounds, goes_on=False)
