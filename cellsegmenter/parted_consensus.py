@@ -90,6 +90,8 @@ class PartedConsensus:
         resolution = self.resolution if resolution is None else resolution
         how = {"method": method, "min_size": min_size, "min_foreground": min_foreground}
         resolved = self._resolve(resolution, how)
+        if resolved.chosen_by == "gamma" and resolved.absolute > 1:  # no pair of pixels is worth as much
+            self._refuse_empty(resolved, how)
         joined = self._join(resolved, how)
         if resolved.chosen_by == "gamma" and not len(joined):
             self._refuse_empty(resolved, how)
@@ -124,7 +126,7 @@ class PartedConsensus:
 
     def _join(self, resolved: Resolution, how: dict[str, Any]) -> Segmentation:
         """Cut every part at γ_abs and put them together."""
-        # A published γ can ask for more than 1, and where there is no graph there is none: then nothing is left.
+        # Where there is no graph there is no resolution either, and nothing is found at any.
         absolute = AbsoluteResolution(resolved.absolute if 0 < resolved.absolute < 1 else 1.0)
         name = f"joined-{short_hash(resolved.absolute, how)}"
         labels = self._store.new_image(f"{name}-labels", self.image_shape, np.int32)

@@ -227,10 +227,17 @@ def test_a_published_gamma_is_relative_to_all_parts_together(in_parts, two_sizes
     assert consensus.cut(AbsoluteResolution(resolution.absolute)).resolution.gamma == pytest.approx(30.0)
 
 
-def test_a_published_gamma_that_leaves_nothing_is_refused_with_one_that_fits(in_parts, two_sizes):
+def test_a_published_gamma_that_leaves_nothing_is_refused_with_one_that_fits(
+    in_parts, two_sizes, monkeypatch
+):
     consensus = in_parts.consensus(two_sizes[0])
+    tried, join = [], consensus._join
+    monkeypatch.setattr(
+        consensus, "_join", lambda resolved, how: tried.append(resolved.absolute) or join(resolved, how)
+    )
     with pytest.raises(ResolutionError, match=r"leaves no object.*Use resolution=") as caught:
         consensus.cut(1e6)
+    assert max(tried) <= 1  # above it there is nothing to be cut
     assert len(consensus.cut(caught.value.suggestion.gamma)) > 40
 
 
