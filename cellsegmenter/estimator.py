@@ -225,8 +225,8 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         ----------
         image : array-like (H, W), or with ``channel_axis`` one axis more
         region : (row, column, height, width), optional
-            Only this part, px; intensities, diameter and windows are those of the whole image, so that away from
-            the border of the region the samples are those that `predict` draws there.
+            Only this part, px; intensities, diameters and windows are those of the whole image, or of its parts of
+            other sizes, so that away from the border of the region the samples are those that `predict` draws there.
         n_samples, stride, diameter, random_state : optional
             Instead of the estimator's own.
         work_folder : str or Path, optional
