@@ -23,7 +23,8 @@ from skimage.transform import rescale
 from cellsegmenter import AbsoluteResolution, CellSegmenter
 from cellsegmenter.consensus import build_consensus
 from cellsegmenter.consensus.membership import instances_of_record, join_instances
-from cellsegmenter.scales import working_scale
+from cellsegmenter.diameter import estimate_diameter
+from cellsegmenter.scales import scale_of
 from cellsegmenter.windows import Tiling
 
 RESULTS = Path(__file__).parent / "results" / "borders.json"
@@ -65,7 +66,7 @@ def main() -> None:
     region = tifffile.imread(options.data / "image.tif")[REGION]
     image = np.tile(region, (options.repeats, options.repeats)).astype(np.float32)
     segmenter = CellSegmenter.pretrained()
-    image = rescale(image, working_scale(region[None], segmenter.working_diameter_, "auto"), order=1)
+    image = rescale(image, scale_of(estimate_diameter(region[None]), segmenter.working_diameter_), order=1)
     segmenter.set_params(diameter=None)
     resolution = AbsoluteResolution(0.3)
 

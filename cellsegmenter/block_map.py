@@ -11,7 +11,7 @@ import numpy as np
 
 from cellsegmenter.validation import full_key
 
-__all__ = ["BlockMap", "read_blocks"]
+__all__ = ["BlockMap", "block_edges", "read_blocks"]
 
 _BAND = 512  # rows that are read at a time: chunks of a zarr array are not read once for every row of blocks
 
@@ -43,7 +43,7 @@ class BlockMap:
 def read_blocks(image: Any, block: int) -> Iterator[list[np.ndarray]]:
     """The pixels (C, h, w) of the blocks of an image (C, H, W), a row of blocks after the other; read once."""
     height, width = (int(n) for n in image.shape[-2:])
-    rows, columns = _edges(height, block), _edges(width, block)
+    rows, columns = block_edges(height, block), block_edges(width, block)
     per_band = max(1, _BAND // block)
     for first in range(0, len(rows) - 1, per_band):
         of_band = rows[first : first + per_band + 1]
@@ -52,9 +52,10 @@ def read_blocks(image: Any, block: int) -> Iterator[list[np.ndarray]]:
             yield np.split(band[:, top:bottom], columns[1:-1], axis=2)
 
 
-def _edges(length: int, block: int) -> np.ndarray:
-    """Where blocks of about `block` px begin on an axis, and its end."""
-    return np.linspace(0, length, max(1, round(length / block)) + 1).astype(int)
+def block_edges(length: int, block: float, at_most: int | None = None) -> np.ndarray:
+    """Where blocks of about `block` px begin on an axis, and its end; larger blocks, if there would be too many."""
+    n_blocks = max(1, round(length / block))
+    return np.linspace(0, length, min(n_blocks, at_most or n_blocks) + 1).astype(int)
 
 
 def _between(length: int, n_blocks: int, wanted: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

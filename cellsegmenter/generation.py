@@ -18,6 +18,8 @@ from cellsegmenter.windows import first_window
 
 __all__ = ["DecodedCodes", "GeneratedImages", "decode_codes", "draw_images", "posterior_of_windows"]
 
+_DECODED_AT_ONCE = 1024  # latent codes
+
 
 class GeneratedImages(NamedTuple):
     """What `CellSegmenter.sample` draws."""
@@ -66,14 +68,22 @@ def _shown(
 
 def decode_codes(model: StructuredVAE, codes: np.ndarray, device: torch.device) -> DecodedCodes:
     """What latent codes (n, D) look like."""
+    weights, appearances = [], []
     with torch.inference_mode():
-        weight, appearance = model.decode(torch.tensor(codes, device=device).unsqueeze(0))
-    return DecodedCodes(appearance[0].cpu().numpy(), weight[0].cpu().numpy())
+        for some in torch.from_numpy(np.array(codes)).split(_DECODED_AT_ONCE):
+            weight, appearance = model.decode(some.to(device).unsqueeze(0))
+            weights.append(weight[0].cpu().numpy())
+            appearances.append(appearance[0].cpu().numpy())
+    return DecodedCodes(np.concatenate(appearances), np.concatenate(weights))
 
 
 def draw_images(model: StructuredVAE, n_images: int, seed: int) -> GeneratedImages:
     """New windows from the prior; a pixel belongs to an object where objects are more probable than background."""
-    drawn = render(model.generate(n_images, np.random.default_rng(seed)))
-    prob = drawn.mixing_prob
-    labels = torch.where(prob.sum(1) > 0.5, prob.argmax(1) + 1, 0)
-    return GeneratedImages(drawn.reconstruction.cpu().numpy(), labels.cpu().numpy().astype(np.int32))
+    random = np.random.default_rng(seed)
+    images, labels = [], []
+    for start in range(0, n_images, BATCH_SIZE):
+        drawn = render(model.generate(min(BATCH_SIZE, n_images - start), random))
+        prob = drawn.mixing_prob
+        images.append(drawn.reconstruction.cpu().numpy())
+        labels.append(torch.where(prob.sum(1) > 0.5, prob.argmax(1) + 1, 0).cpu().numpy().astype(np.int32))
+    return GeneratedImages(np.concatenate(images), np.concatenate(labels))

@@ -10,13 +10,12 @@ from typing import Literal
 
 import numpy as np
 
-from cellsegmenter.consensus import AbsoluteResolution, Consensus, Method, Segmentation
+from cellsegmenter.consensus import AbsoluteResolution, Consensus, Method, Resolution, Segmentation
+from cellsegmenter.region import Region
 from cellsegmenter.store import FolderStore, Image, short_hash
 from cellsegmenter.validation import check_number
 
 __all__ = ["ImageConsensus"]
-
-_BAND = 512  # rows that are rescaled at a time
 
 
 class ImageConsensus:
@@ -49,6 +48,10 @@ class ImageConsensus:
         # The row and the column of the graph that each row and column of the image shows.
         self._pixels = pixels
         self._place = short_hash(*(positions.tolist() for positions in pixels))
+        self._at_graph_scale = all(
+            np.array_equal(positions, np.arange(n))
+            for positions, n in zip(pixels, graph.image_shape, strict=True)
+        )
         self.image_shape = (len(pixels[0]), len(pixels[1]))
         self.scale = scale
         self.resolution = resolution
@@ -76,23 +79,32 @@ class ImageConsensus:
         default, `min_size` in px of the user's image (0 keeps everything), and the labels in its shape.
         """
         resolution = self.resolution if resolution is None else resolution
-        wanted = self.min_size if min_size is None else min_size
-        check_number("min_size", wanted, low=0, integer=True)
-        smallest = max(1, math.floor(wanted * self.scale**2))
+        min_size = self._checked_size(min_size)
         segmentation = self.graph.cut(
             resolution,
             method=method,
-            min_size=smallest,
+            min_size=self._size_in_graph(min_size),
             min_foreground=min_foreground,
             random_state=self.random_state,
         )
-        if segmentation.labels.shape == self.image_shape:
+        if self._at_graph_scale:
             return segmentation
         # A folder keeps the images of every cut, as they are read from it whenever they are used.
         absolute = float(segmentation.resolution.absolute)
-        cut = short_hash(absolute, method, smallest, min_foreground, self._place)
+        cut = short_hash(absolute, method, min_size, min_foreground, self._place)
         labels = self.graph.store.new_image(f"at-shape-{cut}-labels", self.image_shape, np.int32)
-        return _at_pixels(segmentation, self._pixels, labels, self._foreground())
+        return _at_pixels(segmentation, self._pixels, labels, self._foreground(), min_size)
+
+    def automatic_resolution(
+        self, *, method: Method = "cpm", min_size: int | None = None, min_foreground: float = 0.5
+    ) -> Resolution:
+        """The resolution that `cut` takes for "auto", without a cut; its published γ is nan."""
+        return self.graph.automatic_resolution(
+            method=method,
+            min_size=self._size_in_graph(self._checked_size(min_size)),
+            min_foreground=min_foreground,
+            random_state=self.random_state,
+        )
 
     def agreement(self) -> Callable[[np.ndarray], float]:
         """How well label images of `image_shape` agree with single posterior samples, 0..1 (NMI); of images that fit
@@ -100,6 +112,15 @@ class ImageConsensus:
         """
         shape, of_samples = self.graph.image_shape, self.graph.sample_agreement()
         return lambda labels: of_samples(_nearest(labels, shape))
+
+    def _checked_size(self, min_size: int | None) -> int:
+        size = self.min_size if min_size is None else min_size
+        check_number("min_size", size, low=0, integer=True)
+        return size
+
+    def _size_in_graph(self, min_size: int) -> int:
+        """px of the graph that are at most so many of the image."""
+        return max(1, math.floor(min_size * self.scale**2))
 
     def _foreground(self) -> Image:
         """The graph's probabilities of foreground in the image's own pixels; the same in every cut."""
@@ -123,27 +144,31 @@ def _nearest(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def _show_at(image: Image, pixels: tuple[np.ndarray, np.ndarray], shown: Image) -> None:
     """Write what an image has at some rows and columns, band by band, to one of their shape."""
     rows, columns = pixels
-    for start in range(0, len(rows), _BAND):
-        band = rows[start : start + _BAND]
-        low, high = int(band[0]), int(band[-1]) + 1
-        shown[start : start + _BAND] = image[low:high][(band - low)[:, None], columns[None, :]]
+    for band in Region(0, 0, *shown.shape).bands():
+        wanted = rows[band.slices[0]]
+        low, high = int(wanted[0]), int(wanted[-1]) + 1
+        shown[band.slices] = image[low:high][(wanted - low)[:, None], columns[None, :]]
 
 
 def _at_pixels(
-    segmentation: Segmentation, pixels: tuple[np.ndarray, np.ndarray], labels: Image, foreground: Image
+    segmentation: Segmentation,
+    pixels: tuple[np.ndarray, np.ndarray],
+    labels: Image,
+    foreground: Image,
+    min_size: int,
 ) -> Segmentation:
-    """The segmentation with the label at each of some rows and columns; objects that vanish are dropped."""
+    """The segmentation with the label at each of some rows and columns, without objects that are too small there."""
     _show_at(segmentation.labels, pixels, labels)
-    seen = np.zeros(len(segmentation) + 1, dtype=bool)
-    for start in range(0, labels.shape[0], _BAND):
-        seen[labels[start : start + _BAND]] = True
-    seen[0] = False
-    kept = np.flatnonzero(seen)
+    size = np.zeros(len(segmentation) + 1, np.int64)
+    bands = [band.slices for band in Region(0, 0, *labels.shape).bands()]
+    for band in bands:
+        size += np.bincount(labels[band].ravel(), minlength=len(size))
+    kept = 1 + np.flatnonzero(size[1:] >= max(1, min_size))
     if len(kept) < len(segmentation):
-        number = np.zeros(len(seen), dtype=np.int32)
+        number = np.zeros(len(size), dtype=np.int32)
         number[kept] = np.arange(1, len(kept) + 1)
-        for start in range(0, labels.shape[0], _BAND):
-            labels[start : start + _BAND] = number[labels[start : start + _BAND]]
+        for band in bands:
+            labels[band] = number[labels[band]]
     return replace(
         segmentation,
         labels=labels,

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.ndimage import generic_filter
 
+from cellsegmenter.block_map import block_edges
 from cellsegmenter.diameter import estimate_diameter
 from cellsegmenter.region import Region
 
@@ -57,7 +58,7 @@ def parts_of_one_size(image: Any) -> list[Part]:
     if np.isnan(whole.diameter):
         return [whole]
     block = max(_BLOCK, _BLOCK_DIAMETERS * whole.diameter)
-    rows, columns = _edges(height, block), _edges(width, block)
+    rows, columns = (block_edges(side, block, _BLOCKS_PER_AXIS) for side in (height, width))
     if len(rows) == len(columns) == 2:
         return [whole]
     estimates = np.array(
@@ -109,12 +110,6 @@ def split_by_size(log_diameter: np.ndarray, spread: float) -> list[tuple[int, in
         (top + down, bottom + down, left + right, end + right)
         for top, bottom, left, end in split_by_size(second, spread)
     ]
-
-
-def _edges(length: int, block: float) -> np.ndarray:
-    """Where blocks of about `block` px begin on an axis, and its end."""
-    n_blocks = min(max(1, round(length / block)), _BLOCKS_PER_AXIS)
-    return np.linspace(0, length, n_blocks + 1).astype(int)
 
 
 def _middles(edges: np.ndarray, block: float) -> list[tuple[int, int]]:

@@ -1,8 +1,6 @@
 """The consensus of an image whose parts are seen at different scales: each part is cut alone, then they are joined.
 
-A part is cut together with a margin around it.  An object belongs to the part in which its centroid lies, so that it
-is whole on both sides of a border between parts and counted once.  Where the two sides see a border's object so
-differently that both claim it, the part that comes first has it.
+A part is cut together with a margin around it; an object belongs to the part in which its centroid lies, see `joining`.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy.ndimage import center_of_mass
 from tqdm import tqdm
 
 from cellsegmenter.consensus import (
@@ -27,12 +24,11 @@ from cellsegmenter.consensus import (
     resolve,
 )
 from cellsegmenter.image_consensus import ImageConsensus
+from cellsegmenter.joining import JoinedLabels
 from cellsegmenter.region import Region
-from cellsegmenter.store import FolderStore, Image, Store, short_hash
+from cellsegmenter.store import FolderStore, Store, short_hash
 
 __all__ = ["PartConsensus", "PartedConsensus"]
-
-_BAND = 512  # rows that are numbered at a time
 
 
 class PartConsensus(NamedTuple):
@@ -119,7 +115,7 @@ class PartedConsensus:
         mean = mean_pair_weight(sum(total for total, _ in weights), sum(n_pixels))
         if requested == "auto":
             fullest = self.parts[int(np.argmax(n_pixels))]
-            chosen = fullest.consensus.cut("auto", **how).resolution
+            chosen = fullest.consensus.automatic_resolution(**how)
             return replace(chosen, gamma=chosen.absolute / mean if mean > 0 else math.nan)
         cutoff_distance = self.parts[0].consensus.graph.cutoff_distance
         return resolve(requested, how["method"], mean, cutoff_distance)
@@ -129,26 +125,20 @@ class PartedConsensus:
         # Where there is no graph there is no resolution either, and nothing is found at any.
         absolute = AbsoluteResolution(resolved.absolute if 0 < resolved.absolute < 1 else 1.0)
         name = f"joined-{short_hash(resolved.absolute, how)}"
-        labels = self._store.new_image(f"{name}-labels", self.image_shape, np.int32)
+        joined = JoinedLabels(self._store.new_image(f"{name}-labels", self.image_shape, np.int32))
         foreground = self._store.new_image(f"{name}-foreground", self.image_shape, np.float32)
-        confidence, z_what, first = [], [], []
-        n_objects = 0
+        confidence, z_what = [], []
         for part in tqdm(self.parts, desc="cut", unit="part", disable=None if self.progress else True):
             found = part.consensus.cut(absolute, **how)
-            own = np.asarray(found.labels)
-            kept = _kept(own, part, labels[part.frame.slices])
-            first.append(_paste(labels, own, kept, part.frame, n_objects))
-            n_objects += len(kept)
-            confidence.append(found.confidence[kept - 1])
-            z_what.append(found.z_what[kept - 1])
-            foreground[part.core.slices] = found.foreground_prob[part.core.within(part.frame).slices]
-        order = np.argsort(np.concatenate(first), kind="stable")
-        number = np.zeros(n_objects + 1, np.int32)
-        number[order + 1] = np.arange(1, n_objects + 1)
-        for start in range(0, self.image_shape[0], _BAND):
-            labels[start : start + _BAND] = number[labels[start : start + _BAND]]
+            least = part.consensus.min_size if how["min_size"] is None else how["min_size"]
+            own = joined.add(found.labels, len(found), part.core, part.frame, least)
+            confidence.append(found.confidence[own - 1])
+            z_what.append(found.z_what[own - 1])
+            for band in part.core.bands():
+                foreground[band.slices] = found.foreground_prob[band.within(part.frame).slices]
+        order = joined.number_by_first_pixel()
         return Segmentation(
-            labels,
+            joined.labels,
             resolved,
             np.concatenate(confidence)[order],
             np.concatenate(z_what)[order],
@@ -160,28 +150,3 @@ class PartedConsensus:
         fits = self._resolve("auto", how)
         if len(self._join(fits, how)):
             raise ResolutionError.of_empty(resolved, fits, self.image_shape)
-
-
-def _kept(own: np.ndarray, part: PartConsensus, taken: np.ndarray) -> np.ndarray:
-    """The labels (n,) of a part's objects that are its own: centroid in its core, and most of it not taken yet."""
-    labels = np.arange(1, int(own.max(initial=0)) + 1)
-    centroid = np.reshape(center_of_mass(own > 0, own, labels), (-1, 2)) + part.frame.corner
-    in_core = (centroid >= part.core.corner) & (centroid < part.core.corner + part.core.shape)
-    area, lost = (
-        np.bincount(pixels, minlength=len(labels) + 1)[1:] for pixels in (own.ravel(), own[taken > 0])
-    )
-    return labels[in_core.all(1) & (2 * lost < area)]
-
-
-def _paste(labels: Image, own: np.ndarray, kept: np.ndarray, frame: Region, n_before: int) -> np.ndarray:
-    """Write the kept objects where nothing is yet, numbered from `n_before` + 1; gives the flat index of the first
-    pixel of each.
-    """
-    number = np.zeros(int(own.max(initial=0)) + 1, np.int32)
-    number[kept] = np.arange(n_before + 1, n_before + len(kept) + 1)
-    before = labels[frame.slices]
-    pasted = np.where(before == 0, number[own], 0)
-    labels[frame.slices] = np.where(pasted > 0, pasted, before)
-    found, index = np.unique(pasted, return_index=True)
-    row, column = np.divmod(index[found > 0], frame.width)
-    return (row + frame.row) * labels.shape[1] + column + frame.column

@@ -21,7 +21,6 @@ from cellsegmenter.windows import reflect_index
 __all__ = [
     "CroppedImage",
     "PreparedImage",
-    "Region",
     "ScaledImage",
     "check_region",
     "fingerprint",

@@ -61,18 +61,18 @@ def model_card(
     }
 
 
-def model_hash(segmenter: Any) -> str:
-    """SHA-256 of a fitted segmenter's architecture, weights and channels, in hexadecimal.
+def model_hash(model: StructuredVAE, intensity: str) -> str:
+    """SHA-256 of a model's architecture and weights, and of the intensities that it knows, in hexadecimal.
 
     Two models of the same hash give the same posterior, whatever file they come from.
 
     Parameters
     ----------
-    segmenter : CellSegmenter
-        Fitted.
+    model : StructuredVAE
+    intensity : {"log", "linear"}
+        See `CellSegmenter`.
     """
-    model = segmenter.model_
-    architecture = {"config": model.config.to_dict(), "intensity": segmenter.intensity}
+    architecture = {"config": model.config.to_dict(), "intensity": intensity}
     digest = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         values = np.ascontiguousarray(tensor.detach().cpu().numpy())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 __all__ = ["Region"]
+
+_BAND = 512  # rows that are worth holding at a time
 
 
 class Region(NamedTuple):
@@ -51,3 +54,8 @@ class Region(NamedTuple):
     def within(self, frame: Region) -> Region:
         """The same rectangle in px of a frame."""
         return Region(self.row - frame.row, self.column - frame.column, self.height, self.width)
+
+    def bands(self) -> Iterator[Region]:
+        """The same pixels, at most 512 rows at a time."""
+        for start in range(self.row, self.row + self.height, _BAND):
+            yield Region(start, self.column, _BAND, self.width).common(self)

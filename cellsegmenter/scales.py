@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from cellsegmenter.diameter import estimate_diameter
 from cellsegmenter.local_diameter import Part, parts_of_one_size
 from cellsegmenter.preparation import CroppedImage, PreparedImage, prepare_image
 from cellsegmenter.region import Region
 from cellsegmenter.validation import check_choice, check_number
 
-__all__ = ["image_parts", "prepare_part", "said_of_parts", "scale_of", "working_scale"]
+__all__ = ["image_parts", "prepare_part", "said_of_parts", "scale_of"]
 
 
 def image_parts(image: Any, diameter: float | Literal["auto"] | None) -> list[Part]:
@@ -39,22 +38,6 @@ def said_of_parts(parts: list[Part], working_diameter: float) -> str:
         factors = f"{scales[0]:.3g} to {scales[-1]:.3g}"
         return f"{len(parts)} parts with objects of different sizes, rescaled by {factors} {to}"
     return "" if scales[0] == 1.0 else f"rescaled by {scales[0]:.3g} {to}"
-
-
-def working_scale(image: Any, working_diameter: float, diameter: float | Literal["auto"] | None) -> float:
-    """Size at which the model sees an image (C, H, W), over its own, if all of it is seen at one.
-
-    Parameters
-    ----------
-    image : array-like (C, H, W)
-    working_diameter : float
-        px of an object as the model knows it.
-    diameter : float, "auto" or None
-        As of `image_parts`.
-    """
-    if diameter == "auto":
-        return scale_of(estimate_diameter(image), working_diameter)
-    return scale_of(image_parts(image, diameter)[0].diameter, working_diameter)
 
 
 def scale_of(diameter: float, working_diameter: float) -> float:

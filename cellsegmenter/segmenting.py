@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import replace
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from cellsegmenter.local_diameter import Part
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.parted_consensus import PartConsensus, PartedConsensus
 from cellsegmenter.preparation import PreparedImage
+from cellsegmenter.provenance import model_hash
 from cellsegmenter.region import Region
 from cellsegmenter.scales import prepare_part, scale_of
 from cellsegmenter.store import FolderStore, MemoryStore, Store
@@ -216,18 +216,13 @@ def _identity(
     tiling: Tiling,
 ) -> dict[str, Any]:
     """What the records in a work folder depend on, in words and numbers that can be compared."""
-    weights = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        weights.update(name.encode())
-        weights.update(tensor.detach().cpu().numpy().tobytes())
     return {
         "version": _VERSION,
         "image": prepared.pixels_hash,
         "image_shape": list(prepared.original_shape),
         "working_shape": list(prepared.shape),
         "region": list(frame),
-        "intensity": prepared.intensity,
-        "model": weights.hexdigest()[:16],
+        "model": model_hash(model, prepared.intensity)[:16],
         "stride": settings.stride,
         "n_samples": settings.n_samples,
         "seed": settings.seed,

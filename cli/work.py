@@ -75,7 +75,7 @@ class Work:
         self.tables: list[Table] = []
         self.request = {
             "model": "built-in" if model is None else str(model.absolute()),
-            "model_sha256": model_hash(segmenter),
+            "model_sha256": model_hash(segmenter.model_, segmenter.intensity),
             "seed": running.seed,
             **cutting._asdict(),
             **reading._asdict(),

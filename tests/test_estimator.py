@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from cellsegmenter import AbsoluteResolution, CellSegmenter, fitting, learning, serialization
 from cellsegmenter import inference as inference_module
 from cellsegmenter import parameters as parameters_module
+from cellsegmenter.datasets import make_nuclei
 from cellsegmenter.learning import Learned
 from cellsegmenter.metrics import average_precision
 from cellsegmenter.model import structured_vae as structured_vae_module
@@ -781,8 +782,10 @@ def test_consensus_is_what_predict_cuts(trained, scenes):
     np.testing.assert_array_equal(consensus.cut(segmentation.resolution.gamma).labels, segmentation.labels)
     table = trained.table(segmentation, image)
     np.testing.assert_array_equal(table["z_0"], trained.detect(image)["z_0"])
-    automatic = trained.predict(image, resolution="auto")
-    np.testing.assert_array_equal(automatic, consensus.cut("auto").labels)
+    automatic, cut = trained.predict(image, resolution="auto"), consensus.cut("auto")
+    np.testing.assert_array_equal(automatic, cut.labels)
+    chosen = trained.consensus(image).automatic_resolution()  # without a cut
+    assert (chosen.absolute, chosen.agreement) == (cut.resolution.absolute, cut.resolution.agreement)
 
 
 def test_min_size(segmenter, scenes):
@@ -790,6 +793,36 @@ def test_min_size(segmenter, scenes):
     areas = segmenter.set_params(min_size=60).detect(scenes[0][:3])["area"]
     assert len(areas)
     assert areas.min() >= 60
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.7])
+def test_min_size_is_in_pixels_of_the_image_at_any_scale(segmenter, scenes, factor):
+    segmenter.set_params(diameter=factor * segmenter.working_diameter_)
+    cut = segmenter.consensus(scenes[0][0]).cut
+    areas = np.bincount(cut(min_size=0).labels.ravel())[1:]
+    for least in np.unique(areas[areas > 10]):  # the next larger one is where rounding would show
+        for min_size in (int(least), int(least) + 1):
+            kept = np.bincount(cut(min_size=min_size).labels.ravel())[1:]
+            assert (kept >= min_size).all()
+            assert len(kept) >= (areas >= 1.3 * min_size).sum()
+
+
+def test_a_region_at_another_scale_shows_the_pixels_of_the_whole(segmenter):
+    """At a scale just below 1 a region can have as many rows as its graph, and still not the same ones."""
+    image = make_nuclei(1, size=200, count=(40, 40), diameter=12, brightness=(0.5, 1), random_state=2).images[
+        0
+    ]
+    segmenter.set_params(diameter=segmenter.working_diameter_ / 0.99)
+    region = Region(20, 20, 120, 120)
+    alone = segmenter.consensus(image, region=region)
+    assert alone.graph.image_shape == region.shape
+    shown, whole = (
+        np.asarray(consensus.cut(AbsoluteResolution(0.3)).foreground_prob)
+        for consensus in (alone, segmenter.consensus(image))
+    )
+    # The last bit of a sample can differ, see `test_a_region_shows_what_the_whole_image_does`; a shift shows in every
+    # edge.
+    assert (shown != whole[region.slices]).sum() < 1e-3 * shown.size
 
 
 def test_processes_give_the_same_labels(trained, segmenter, scenes):
@@ -852,6 +885,14 @@ def test_codes_decode(trained, scenes):
     np.testing.assert_array_equal(trained.inverse_transform(frame).mixing_weight, decoded.mixing_weight)
 
 
+def test_many_codes_are_decoded_a_few_at_a_time(trained, monkeypatch):
+    codes = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
+    at_once = trained.inverse_transform(codes)
+    monkeypatch.setattr("cellsegmenter.generation._DECODED_AT_ONCE", 3)
+    for few, all_ in zip(trained.inverse_transform(codes), at_once, strict=True):
+        np.testing.assert_allclose(few, all_, atol=1e-6)
+
+
 def test_new_images(trained):
     images, labels = trained.sample(4)
     assert (images.shape, images.dtype) == ((4, 1, 48, 48), np.float32)
@@ -859,6 +900,14 @@ def test_new_images(trained):
     assert labels.min() == 0
     assert labels.max() >= 1
     np.testing.assert_array_equal(trained.sample(4).images, images)
+
+
+def test_many_new_images_are_drawn_a_few_at_a_time(trained, monkeypatch):
+    monkeypatch.setattr("cellsegmenter.generation.BATCH_SIZE", 2)
+    images, labels = trained.sample(5)
+    assert images.shape == (5, 1, 48, 48)
+    assert labels.shape == (5, 48, 48)
+    assert len(np.unique(images.reshape(5, -1), axis=0)) == 5
 
 
 # --- what is said ----------------------------------------------------------------------------------------

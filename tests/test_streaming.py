@@ -157,7 +157,7 @@ def test_a_second_cut_leaves_the_first_alone_whatever_the_scale(trained, image, 
         assert_same(kept[name], at_scale().cut(resolution))
 
 
-@pytest.mark.parametrize("change", ["image", "model", "seed", "merge_tolerance"])
+@pytest.mark.parametrize("change", ["image", "model", "sizes", "seed", "merge_tolerance"])
 def test_a_work_folder_of_another_computation_is_refused(
     trained, segmenter, image, tmp_path, change, monkeypatch
 ):
@@ -170,11 +170,15 @@ def test_a_work_folder_of_another_computation_is_refused(
     elif change == "model":
         with torch.no_grad():
             next(segmenter.model_.parameters())[0] += 1e-3
+    elif change == "sizes":  # which the weights do not show
+        low, high = segmenter.model_.config.object_size
+        segmenter.model_.config = replace(segmenter.model_.config, object_size=(low, high + 4))
     settings = segmenter._inference_settings(0, n_samples=1)
     if change == "seed":
         settings = replace(settings, seed=1)
     segmenter._inference_settings = lambda *_, **__: settings
-    with pytest.raises(WorkFolderError, match=f"another computation: {change} was .* and is .*delete"):
+    name = "model" if change == "sizes" else change
+    with pytest.raises(WorkFolderError, match=f"another computation: {name} was .* and is .*delete"):
         consensus(segmenter, other, work_folder=tmp_path)
 
 

@@ -208,7 +208,7 @@ class Consensus:
         """
         how = _Cut(method, min_size, min_foreground, random_state)
         if resolution == "auto":
-            resolved = self._choose(how)
+            resolved = self._automatic(how)
         else:
             # Only a γ relative to the graph needs the weight of all of it before anything is solved.
             mean_weight = (
@@ -219,6 +219,20 @@ class Consensus:
         if resolved.chosen_by == "gamma" and not len(segmentation):
             self._refuse_empty(resolved, how)
         return segmentation
+
+    def automatic_resolution(
+        self,
+        *,
+        method: Method = "cpm",
+        min_size: int = 20,
+        min_foreground: float = 0.5,
+        random_state: int = 0,
+    ) -> Resolution:
+        """The resolution that `cut` takes for "auto", without a cut; its published γ is nan.
+
+        Parameters are those of `cut`.
+        """
+        return self._automatic(_Cut(method, min_size, min_foreground, random_state))
 
     def foreground(self) -> Image:
         """Per-pixel probability of being covered by an object, Σ Π / n_visits, (height, width) float32."""
@@ -301,7 +315,7 @@ class Consensus:
             labels[top:bottom, left:right] = tile_labels(self.store, name, tile, label)
         return labels
 
-    def _choose(self, how: _Cut) -> Resolution:
+    def _automatic(self, how: _Cut) -> Resolution:
         """The resolution of best agreement; found once."""
         if not self._work_of(how).n_pixels:
             return Resolution(how.method, np.nan, np.nan, self.cutoff_distance, "auto")
@@ -322,7 +336,7 @@ class Consensus:
 
     def _refuse_empty(self, resolved: Resolution, how: _Cut) -> None:
         """Raise if another resolution would give objects; otherwise the image has none."""
-        fitting = self._segment(self._choose(how), how)
+        fitting = self._segment(self._automatic(how), how)
         if not len(fitting):
             return
         raise ResolutionError.of_empty(resolved, fitting.resolution, self.image_shape)

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cellsegmenter.preparation import PreparedImage, prepare_image
+from cellsegmenter.local_diameter import Part
+from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.region import Region
-from cellsegmenter.scales import working_scale
+from cellsegmenter.scales import image_parts, prepare_part
 from cellsegmenter.validation import check_images
 
 __all__ = ["TellingWindow", "telling_windows"]
@@ -18,7 +19,7 @@ _CANDIDATES = 12  # for each window: those with the most contrast are shown
 
 
 class TellingWindow(NamedTuple):
-    """A part of an image that fits into a window, as `predict` sees it."""
+    """A place in an image that fits into a window, as training sees it."""
 
     image: Any  # all of it, as the user gave it
     region: Region  # px of the image
@@ -28,7 +29,7 @@ class TellingWindow(NamedTuple):
 
 
 def telling_windows(segmenter: Any, images: Sequence[Any], n_windows: int = 4) -> list[TellingWindow]:
-    """Cut windows from images, prepared as a whole for the model.
+    """Cut windows from images, prepared for the model as a whole, or part by part where objects differ in size.
 
     Parameters
     ----------
@@ -52,43 +53,75 @@ def telling_windows(segmenter: Any, images: Sequence[Any], n_windows: int = 4) -
     spread = np.linspace(0, len(views) - 1, n_windows).round().astype(int)
     windows = []
     for index, count in zip(*np.unique(spread, return_counts=True), strict=True):
-        prepared = prepare_image(
-            views[index],
-            scale=working_scale(views[index], segmenter.working_diameter_, segmenter.diameter),
-            diameter=segmenter.working_diameter_,
-            intensity=segmenter.intensity,
-        )
-        places = _contrasting(prepared, segmenter.model_.config.window_size, int(count), random)
-        windows += [_window(images[index], prepared, place) for place in places]
+        places = _places(segmenter, views[index], _CANDIDATES * int(count), random)
+        windows += [_window(images[index], place) for place in _contrasting(places, int(count))]
     return windows
 
 
-def _contrasting(
-    prepared: PreparedImage, size: int, n_windows: int, random: np.random.Generator
-) -> list[Region]:
-    """Places at working scale with much contrast, none over another."""
-    height, width = (min(size, side) for side in prepared.shape[1:])
-    last = prepared.shape[1] - height, prepared.shape[2] - width
-    corners = random.integers((0, 0), last, size=(_CANDIDATES * n_windows, 2), endpoint=True)
-    candidates = [Region(int(row), int(column), height, width) for row, column in corners]
-    contrast = [-float(prepared[(slice(None), *place.slices)].std()) for place in candidates]
-    chosen: list[Region] = []
+class _Place(NamedTuple):
+    """A window in a part of an image."""
+
+    part: Part
+    prepared: PreparedImage
+    region: Region  # px of the prepared part
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """(C, h, w)."""
+        return self.prepared[(slice(None), *self.region.slices)]
+
+    def meets(self, other: _Place) -> bool:
+        return self.part == other.part and self.region.meets(other.region)
+
+
+def _places(segmenter: Any, view: Any, n_places: int, random: np.random.Generator) -> list[_Place]:
+    """Random windows of an image (C, H, W), more of them in a larger part."""
+    parts = image_parts(view, segmenter.diameter)
+    area = np.array([np.prod(part.region.shape) for part in parts], float)
+    size = segmenter.model_.config.window_size
+    places = []
+    for number, count in enumerate(random.multinomial(n_places, area / area.sum())):
+        if count == 0:
+            continue
+        prepared = prepare_part(
+            view,
+            parts[number],
+            working_diameter=segmenter.working_diameter_,
+            intensity=segmenter.intensity,
+        )
+        height, width = (min(size, side) for side in prepared.shape[1:])
+        last = prepared.shape[1] - height, prepared.shape[2] - width
+        corners = random.integers((0, 0), last, size=(count, 2), endpoint=True)
+        places += [
+            _Place(parts[number], prepared, Region(int(row), int(column), height, width))
+            for row, column in corners
+        ]
+    return places
+
+
+def _contrasting(places: list[_Place], n_windows: int) -> list[_Place]:
+    """Those with much contrast, none over another."""
+    contrast = [-float(place.pixels.std()) for place in places]
+    chosen: list[_Place] = []
     for i in np.argsort(contrast, kind="stable"):
-        apart = [np.abs(candidates[i].corner - other.corner) >= (height, width) for other in chosen]
-        if len(chosen) < n_windows and all(axes.any() for axes in apart):
-            chosen.append(candidates[i])
+        if len(chosen) < n_windows and not any(places[i].meets(other) for other in chosen):
+            chosen.append(places[i])
     return chosen
 
 
-def _window(image: Any, prepared: PreparedImage, place: Region) -> TellingWindow:
-    """A place at working scale with its pixels, and where it is in the user's image."""
-    spans = []
+def _window(image: Any, place: _Place) -> TellingWindow:
+    """A place with its pixels, and where it is in the user's image."""
+    prepared, spans = place.prepared, []
     for first, n, new, old in zip(
-        place.corner.tolist(), place.shape, prepared.shape[1:], prepared.original_shape, strict=True
+        place.region.corner.tolist(),
+        place.region.shape,
+        prepared.shape[1:],
+        prepared.original_shape,
+        strict=True,
     ):
         low, high = first * old // new, -(-(first + n) * old // new)
         shown = ((np.arange(first, first + n) + 0.5) * old / new).astype(np.int64)
         spans.append((low, high - low, shown - low))
     (row, height, rows), (column, width, columns) = spans
-    pixels = prepared[(slice(None), *place.slices)]
-    return TellingWindow(image, Region(row, column, height, width), pixels, rows, columns)
+    top, left = place.part.region.corner.tolist()
+    return TellingWindow(image, Region(top + row, left + column, height, width), place.pixels, rows, columns)
