@@ -182,8 +182,8 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         ----------
         X : array-like or list of array-likes
             (H, W): one grey image; (N, H, W): a batch; a list: images of any sizes.  With ``channel_axis``
-            one more axis.  Arrays that load lazily are read twice in bands, for what normalises them, and then
-            crop by crop.
+            one more axis.  Arrays that load lazily are read a few times in bands or blocks, for what normalises
+            them and, with "auto", for the form and the diameter of objects, and then crop by crop.
         y : ignored
 
         Returns
@@ -547,7 +547,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         work_folder: str | Path | None = None,
         max_memory: int | None = None,
     ) -> ImageConsensus | PartedConsensus:
-        parts = image_parts(view, diameter)
+        parts = image_parts(view, diameter, self.n_jobs)
         how = said_of_parts(parts, self.working_diameter_)
         if how:
             self._say(how)

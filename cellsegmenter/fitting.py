@@ -101,6 +101,6 @@ def _images_to_learn(
     images = [
         prepare_part(view, part, working_diameter=bounds.diameter, intensity=segmenter.intensity)
         for view in views
-        for part in image_parts(view, segmenter.diameter)
+        for part in image_parts(view, segmenter.diameter, segmenter.n_jobs)
     ]
     return images, shape, interpretation

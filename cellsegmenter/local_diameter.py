@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+from joblib import Parallel, delayed
 from scipy.ndimage import generic_filter
 
 from cellsegmenter.block_map import block_edges
@@ -38,7 +39,7 @@ class Part(NamedTuple):
     diameter: float  # px; nan if no object stands out
 
 
-def parts_of_one_size(image: Any) -> list[Part]:
+def parts_of_one_size(image: Any, n_jobs: int | None = None) -> list[Part]:
     """Cut an image (C, H, W) into rectangles in each of which objects are about of one size.
 
     Parameters
@@ -46,6 +47,8 @@ def parts_of_one_size(image: Any) -> list[Part]:
     image : array-like (C, H, W)
         One of more than a block and a half is read once more, block by block; of a very large one the middles of 256
         blocks.
+    n_jobs : int, optional
+        For joblib: blocks are judged side by side.
 
     Returns
     -------
@@ -61,13 +64,14 @@ def parts_of_one_size(image: Any) -> list[Part]:
     rows, columns = (block_edges(side, block, _BLOCKS_PER_AXIS) for side in (height, width))
     if len(rows) == len(columns) == 2:
         return [whole]
-    estimates = np.array(
-        [
-            [estimate_diameter(image[:, slice(*down), slice(*across)]) for across in _middles(columns, block)]
-            for down in _middles(rows, block)
-        ]
+    blocks = (
+        image[:, slice(*down), slice(*across)]
+        for down in _middles(rows, block)
+        for across in _middles(columns, block)
     )
-    log_diameter = generic_filter(np.log(estimates), _known_median, size=3, mode="nearest")
+    estimates = Parallel(n_jobs)(delayed(estimate_diameter)(pixels) for pixels in blocks)
+    log_diameter = np.log(np.reshape(estimates, (len(rows) - 1, len(columns) - 1)))
+    log_diameter = generic_filter(log_diameter, _known_median, size=3, mode="nearest")
     rectangles = split_by_size(log_diameter, math.log(_SPREAD))
     if len(rectangles) == 1:
         return [whole]

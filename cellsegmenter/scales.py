@@ -13,7 +13,9 @@ from cellsegmenter.validation import check_choice, check_number
 __all__ = ["image_parts", "prepare_part", "said_of_parts", "scale_of"]
 
 
-def image_parts(image: Any, diameter: float | Literal["auto"] | None) -> list[Part]:
+def image_parts(
+    image: Any, diameter: float | Literal["auto"] | None, n_jobs: int | None = None
+) -> list[Part]:
     """The parts of an image (C, H, W) in which objects are of one size.
 
     Parameters
@@ -22,10 +24,12 @@ def image_parts(image: Any, diameter: float | Literal["auto"] | None) -> list[Pa
     diameter : float, "auto" or None
         px of an object in the image, which is one part then; "auto" estimates it, here and there in a large image.
         None: unknown, nan.
+    n_jobs : int, optional
+        For joblib.
     """
     if isinstance(diameter, str):
         check_choice("diameter", diameter, ("auto",))
-        return parts_of_one_size(image)
+        return parts_of_one_size(image, n_jobs)
     known = float("nan") if diameter is None else check_number("diameter", diameter, low=1)
     return [Part(Region(0, 0, int(image.shape[-2]), int(image.shape[-1])), known)]
 

@@ -76,7 +76,7 @@ class _Place(NamedTuple):
 
 def _places(segmenter: Any, view: Any, n_places: int, random: np.random.Generator) -> list[_Place]:
     """Random windows of an image (C, H, W), more of them in a larger part."""
-    parts = image_parts(view, segmenter.diameter)
+    parts = image_parts(view, segmenter.diameter, segmenter.n_jobs)
     area = np.array([np.prod(part.region.shape) for part in parts], float)
     size = segmenter.model_.config.window_size
     places = []
