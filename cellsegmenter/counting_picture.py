@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 __all__ = ["write_counting_picture"]
 
 _COLUMNS, _ROWS = 3, 3
-_SIDE, _CAPTION, _MARGIN = 360, 44, 12  # px of the sheet
+_WIDTH, _CAPTION, _MARGIN = 1104, 44, 12  # px of the sheet
 _PAPER, _INK, _FRAME = (24, 26, 30), (236, 238, 240), (64, 176, 255)
 _OUTLINE = (255, 194, 10)
 
 
 def write_counting_picture(path: str | Path, suggested: SuggestedBounds) -> None:
     """Write a PNG that shows up to nine of the images, evenly spread, with the objects that were counted.
+
+    Of few images, each is larger.
 
     Parameters
     ----------
@@ -43,31 +45,32 @@ def write_counting_picture(path: str | Path, suggested: SuggestedBounds) -> None
     shown = np.unique(np.linspace(0, n - 1, _COLUMNS * _ROWS).astype(int))
     columns = min(len(shown), _COLUMNS)
     rows = -(-len(shown) // columns)
-    step = _SIDE + _MARGIN
+    square = _WIDTH // columns - _MARGIN
+    step = square + _MARGIN
     sheet = Image.new("RGB", (columns * step + _MARGIN, rows * (step + _CAPTION) + _MARGIN), _PAPER)
     font = ImageFont.load_default(size=13)
     draw = ImageDraw.Draw(sheet)
     for place, index in enumerate(shown):
         tile, scale = suggested.counted[index], suggested.scales[index]
         left, top = _MARGIN + place % columns * step, _MARGIN + place // columns * (step + _CAPTION)
-        crop, zoom = _outlined(tile)
+        crop, zoom = _outlined(tile, square)
         sheet.paste(crop, (left, top))
         # Only a cut-out may be shown; the frame is one window, in its own size.
-        side = min(suggested.window_size / scale * zoom, _SIDE - 2)
+        side = min(suggested.window_size / scale * zoom, square - 2)
         draw.rectangle([left, top, left + side, top + side], outline=_FRAME)
-        draw.text((left, top + _SIDE + 3), _caption(tile, scale), fill=_INK, font=font)
+        draw.text((left, top + square + 3), _caption(tile, scale), fill=_INK, font=font)
     with replacing(path) as temporary:
         sheet.save(temporary)
 
 
-def _outlined(tile: CountedTile) -> tuple[Image.Image, float]:
-    """The middle of a tile at the sheet's size with the outlines of its objects, and its magnification."""
+def _outlined(tile: CountedTile, square: int) -> tuple[Image.Image, float]:
+    """The middle of a tile, `square` px high and wide, with the outlines of its objects, and its magnification."""
     height, width = tile.labels.shape
-    side = min(max(height, width), max(_SIDE, min(height, width)))  # whole, or a square of the shorter side
+    side = min(max(height, width), max(square, min(height, width)))  # whole, or a square of the shorter side
     top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
     cut = np.s_[top : top + side, left : left + side]
     pixels = (255 * np.clip(tile.pixels[cut], 0, 1)).astype(np.uint8)
-    zoom = _SIDE / max(pixels.shape)
+    zoom = square / max(pixels.shape)
     size = (max(1, round(pixels.shape[1] * zoom)), max(1, round(pixels.shape[0] * zoom)))
     grey = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
     labels = np.asarray(

@@ -25,6 +25,7 @@ __all__ = [
     "MIN_THRESHOLD",
     "estimate_diameter",
     "foreground_distances",
+    "read_tiles",
     "spread_tiles",
     "typical_radius",
 ]
@@ -110,10 +111,16 @@ def _foreground_threshold(values: np.ndarray, least: float) -> float:
 
 
 def spread_tiles(image: Any, *, method: Literal["log", "linear"]) -> list[np.ndarray]:
-    """An image (H, W) or (C, H, W), or evenly spread tiles of a large one that do not overlap.
+    """The tiles of `read_tiles`, each (H, W) float32: its brightest channel, normalised by what is in the tile."""
+    tiles = read_tiles(image)
+    return [
+        normalize_image(tile, method=method, statistics=statistics).max(axis=0)
+        for tile, statistics in zip(tiles, tile_statistics(tiles), strict=True)
+    ]
 
-    Each is (H, W) float32: its brightest channel, normalised by what is in the tile.
-    """
+
+def read_tiles(image: Any) -> list[np.ndarray]:
+    """An image (H, W) or (C, H, W), or evenly spread tiles of a large one that do not overlap; each (C, H, W)."""
     height, width = image.shape[-2:]
     places = [np.s_[..., :, :]]
     if height * width > (TILE * TILES_PER_AXIS) ** 2:
@@ -123,11 +130,7 @@ def spread_tiles(image: Any, *, method: Literal["log", "linear"]) -> list[np.nda
             for left in _tile_starts(width)
         ]
     pixels = [np.asarray(image[place]) for place in places]
-    tiles = [tile.reshape(-1, *tile.shape[-2:]) for tile in pixels]
-    return [
-        normalize_image(tile, method=method, statistics=statistics).max(axis=0)
-        for tile, statistics in zip(tiles, tile_statistics(tiles), strict=True)
-    ]
+    return [tile.reshape(-1, *tile.shape[-2:]) for tile in pixels]
 
 
 def _tile_starts(length: int) -> np.ndarray:

@@ -44,7 +44,7 @@ from cellsegmenter.parameters import (
 from cellsegmenter.parted_consensus import PartedConsensus
 from cellsegmenter.preparation import check_region, prepare_image
 from cellsegmenter.region import Region
-from cellsegmenter.scales import image_parts, said_of_parts
+from cellsegmenter.scales import image_parts, said_of_parts, warn_of_extreme_scales
 from cellsegmenter.segmenting import PREDICTION_SLOTS, consensus_of_parts
 from cellsegmenter.serialization import load_segmenter, save_segmenter
 from cellsegmenter.tables import (
@@ -548,6 +548,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         max_memory: int | None = None,
     ) -> ImageConsensus | PartedConsensus:
         parts = image_parts(view, diameter, self.n_jobs)
+        warn_of_extreme_scales(parts, self.working_diameter_)
         how = said_of_parts(parts, self.working_diameter_)
         if how:
             self._say(how)

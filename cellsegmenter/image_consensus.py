@@ -65,6 +65,11 @@ class ImageConsensus:
         store = self.graph.store
         return store.path if isinstance(store, FolderStore) else None
 
+    @property
+    def scales(self) -> list[tuple[Region, float]]:
+        """The parts of the image that were seen at one scale each, which is all of it, and their scales."""
+        return [(Region(0, 0, *self.image_shape), self.scale)]
+
     def cut(
         self,
         resolution: Literal["auto"] | float | AbsoluteResolution | None = None,

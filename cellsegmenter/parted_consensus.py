@@ -70,6 +70,11 @@ class PartedConsensus:
         """Where everything that grows with the image is kept; None if that is memory."""
         return self._store.path if isinstance(self._store, FolderStore) else None
 
+    @property
+    def scales(self) -> list[tuple[Region, float]]:
+        """The parts of the image that were seen at one scale each, and their scales: working size over their own."""
+        return [(part.core, part.consensus.scale) for part in self.parts]
+
     def cut(
         self,
         resolution: Literal["auto"] | float | AbsoluteResolution | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, Literal
 
 from cellsegmenter.local_diameter import Part, parts_of_one_size
@@ -10,7 +11,10 @@ from cellsegmenter.preparation import CroppedImage, PreparedImage, prepare_image
 from cellsegmenter.region import Region
 from cellsegmenter.validation import check_choice, check_number
 
-__all__ = ["image_parts", "prepare_part", "said_of_parts", "scale_of"]
+# An image that is enlarged more than this becomes 64 times as large; one made smaller than its inverse shows nothing.
+_EXTREME = 8
+
+__all__ = ["image_parts", "prepare_part", "said_of_parts", "scale_of", "warn_of_extreme_scales"]
 
 
 def image_parts(
@@ -42,6 +46,19 @@ def said_of_parts(parts: list[Part], working_diameter: float) -> str:
         factors = f"{scales[0]:.3g} to {scales[-1]:.3g}"
         return f"{len(parts)} parts with objects of different sizes, rescaled by {factors} {to}"
     return "" if scales[0] == 1.0 else f"rescaled by {scales[0]:.3g} {to}"
+
+
+def warn_of_extreme_scales(parts: list[Part], working_diameter: float) -> None:
+    """Warn where a diameter is so far from the model's that it is hardly meant."""
+    for part in parts:
+        scale = scale_of(part.diameter, working_diameter)
+        if not 1 / _EXTREME <= scale <= _EXTREME:
+            warnings.warn(
+                f"diameter={part.diameter:.3g} px is far from the {working_diameter:.1f} px that the model knows: the "
+                f"image is rescaled by {scale:.3g}, and its pixels become {scale**2:.2g} times as many",
+                stacklevel=2,
+            )
+            return
 
 
 def scale_of(diameter: float, working_diameter: float) -> float:

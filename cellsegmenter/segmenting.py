@@ -159,7 +159,7 @@ def consensus_of(
     store: Store = MemoryStore()
     needed = memory_needed(region.shape, frame.shape, visits)
     if work_folder is not None and (max_memory is None or needed > max_memory):
-        store = FolderStore(work_folder, _identity(model, prepared, settings, frame, tiling) | edges)
+        store = FolderStore(work_folder, _identity(model, prepared, scale, settings, frame, tiling) | edges)
     infer_tiles(model, prepared, settings, device, store=store, tiling=tiling, region=frame, n_jobs=n_jobs)
     graph = Consensus(
         store,
@@ -211,21 +211,23 @@ def memory_needed(shape: tuple[int, int], working_shape: tuple[int, int], visits
 def _identity(
     model: StructuredVAE,
     prepared: PreparedImage,
+    scale: float,
     settings: InferenceSettings,
     frame: Region,
     tiling: Tiling,
 ) -> dict[str, Any]:
-    """What the records in a work folder depend on, in words and numbers that can be compared."""
+    """What the records in a work folder depend on, in words and numbers that can be compared; causes come first."""
     return {
         "version": _VERSION,
-        "image": prepared.pixels_hash,
-        "image_shape": list(prepared.original_shape),
-        "working_shape": list(prepared.shape),
-        "region": list(frame),
         "model": model_hash(model, prepared.intensity)[:16],
         "stride": settings.stride,
         "n_samples": settings.n_samples,
         "seed": settings.seed,
+        "image_shape": list(prepared.original_shape),
+        "scale": round(scale, 6),
+        "working_shape": list(prepared.shape),
+        "region": list(frame),
+        "image": prepared.pixels_hash,
         "max_objects": settings.max_objects,
         "overlap_threshold": settings.overlap_threshold,
         "tile_rows": tiling.rows.tolist(),

@@ -107,8 +107,12 @@ def _read_model_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     ModelFileError
         If it is truncated, no safetensors file, or one of another program.
     """
+    if path.is_dir():
+        raise ModelFileError(f"{path} is a folder and no model file")
     if not path.is_file():
-        raise FileNotFoundError(f"model file {str(path)!r} does not exist; make one with fit(...).save(...)")
+        raise FileNotFoundError(
+            f"model file {str(path)!r} does not exist; make one with fit(...).save(...) or `cellseg fit`"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -133,7 +133,8 @@ class FolderStore:
     path : Path
         Made if it does not exist.
     identity : mapping from str to plain values
-        What the records depend on: the image, the model, their parameters.
+        What the records depend on: the image, the model, their parameters; of several that differ the first is told
+        in full.
 
     Raises
     ------
@@ -157,14 +158,13 @@ class FolderStore:
                 temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
 
     def _check(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-        differing = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+        differing = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
         if differing:
-            changes = "; ".join(
-                f"{key} was {found.get(key)!r} and is {wanted.get(key)!r}" for key in differing
-            )
+            first, *rest = differing
+            also = f" (and another {', '.join(rest)})" if rest else ""
             raise WorkFolderError(
-                f"the work folder {self.path} belongs to another computation: {changes}. "
-                "Name another folder, or delete this one"
+                f"the work folder {self.path} belongs to another computation: {first} was {found.get(first)!r} and is "
+                f"{wanted.get(first)!r}{also}. Name another folder, or delete this one"
             )
 
     def has(self, name: str) -> bool:

@@ -21,6 +21,7 @@ from cellsegmenter.counting import CountedTile, count_objects
 from cellsegmenter.diameter import estimate_diameter
 from cellsegmenter.learning import noise_scale_of
 from cellsegmenter.parameters import check_bounds_together
+from cellsegmenter.polarity import looks_dark_on_bright
 from cellsegmenter.preparation import prepare_image
 from cellsegmenter.validation import ImageView, check_images, check_number
 
@@ -165,7 +166,7 @@ def suggest_bounds(X: Any, *, channel_axis: int | None = None, window_size: int 
         object_diameter=own_diameter,
         counted=tuple(c.tile for c in counted),
         scales=tuple(c.scale for c in counted),
-        notes=tuple(_notes(counted, len(areas))),
+        notes=tuple(_polarity_notes(views) + _notes(counted, len(areas))),
     )
 
 
@@ -230,6 +231,16 @@ def _object_size(sides: np.ndarray, window: int) -> tuple[int, int]:
     high = _SIZE_MARGINS[1] * np.percentile(sides.max(axis=1), _SIZE_PERCENTILES[1])
     shortest = min(max(3, round(low)), window - 2)
     return shortest, min(max(round(high), shortest + 2), window)
+
+
+def _polarity_notes(views: list[ImageView]) -> list[str]:
+    dark = sum(looks_dark_on_bright(view) for view in views)
+    if dark <= len(views) / 2:
+        return []
+    return [
+        f"In {dark} of {len(views)} image(s) most of the picture is bright: if the objects are dark on a bright "
+        "background, subtract the images from their maximum first, as the numbers mean nothing otherwise."
+    ]
 
 
 def _notes(counted: list[_Counted], n_objects: int) -> list[str]:

@@ -6,6 +6,7 @@ that loads lazily (zarr, dask, memmap) is never read as a whole.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -189,6 +190,11 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 def _as_array(x: Any, name: str) -> Any:
     """`x` itself if it is an array-like of real numbers, lazy ones included; else converted or refused."""
+    if isinstance(x, str | os.PathLike):
+        raise TypeError(
+            f"{name} is {str(x)!r}, which is a path and not pixels; read it first: "
+            f"cellsegmenter.io.read_image({str(x)!r}).array"
+        )
     if sparse.issparse(x):
         raise TypeError(f"{name} is a sparse matrix; give dense pixels, for example {name}.toarray()")
     try:

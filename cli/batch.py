@@ -18,8 +18,10 @@ class SomeFailed(click.ClickException):
     exit_code = 3
 
 
-def run_batch(jobs: Sequence[Job], work: Callable[[Job], None], running: Running) -> None:
-    """Do `work` for each job; a single job fails with its own error, several go on and tell at the end.
+def run_batch(
+    jobs: Sequence[Job], work: Callable[[Job], None], running: Running, *, done: str = "done"
+) -> None:
+    """Do `work` for each job; a single job fails with its own error, several go on and tell at the end what is `done`.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def run_batch(jobs: Sequence[Job], work: Callable[[Job], None], running: Running
                 reporting.logger.error(traceback.format_exc())
             reporting.complain(reason if str(job.image) in reason else f"{job.image}: {reason}")
             failed.append(job)
-    running.say(f"{len(jobs) - len(failed)} of {len(jobs)} images done")
+    running.say(f"{len(jobs) - len(failed)} of {len(jobs)} images {done}")
     if failed:
         names = "\n".join(f"  {job.image}" for job in failed)
         raise SomeFailed(f"{len(failed)} of {len(jobs)} images failed; the reasons are above:\n{names}")

@@ -10,7 +10,7 @@ import click
 from . import options
 from .models import load_model
 from .outputs import ENDINGS, check_outputs
-from .results import describe
+from .results import describe, seen_parts
 
 
 @click.command()
@@ -38,11 +38,13 @@ def demo(output: Path, running: options.Running) -> None:
     image, annotation = load_nuclei()
     segmenter = load_model(None).set_params(device=running.device)
     started = time.perf_counter()
-    segmentation = segmenter.consensus(image, random_state=running.seed).cut()
+    consensus = segmenter.consensus(image, random_state=running.seed)
+    segmentation = consensus.cut()
     io.write_labels(labels, segmentation.labels)
     io.write_table(table, segmenter.table(segmentation, image))
     io.write_overlay(overlay, image, segmentation.labels)
-    running.say(describe(segmentation, time.perf_counter() - started))
+    parts = seen_parts(consensus, segmenter.working_diameter_)
+    running.say(describe(segmentation, parts, time.perf_counter() - started, given=False))
     precision = average_precision(annotation, segmentation.labels)
     running.say(f"  {annotation.max()} were annotated by hand; average precision at IoU 0.5: {precision:.2f}")
     for path in (labels, table, overlay):

@@ -147,6 +147,8 @@ def fit(
     """
     from cellsegmenter import CellSegmenter, io
 
+    if output.suffix != ".safetensors":
+        raise click.UsageError(f"{output} is a model and must end in .safetensors.")
     segmenter = CellSegmenter()
     if start_from is not None:
         segmenter = load_model(None if start_from == BUILT_IN else start_from).set_params(warm_start=True)
@@ -163,6 +165,8 @@ def fit(
         random_state=running.seed,
         verbose=not running.quiet,
     )
+    if training.checkpoint is not None and training.checkpoint.exists():
+        running.say(f"going on with the training in {training.checkpoint}")
     segmenter.fit([file.array for _, file in files]).save(output)
     running.say(f"trained in {time.perf_counter() - started:.0f} s; wrote {output}")
 

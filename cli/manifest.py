@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from .outputs import Job
 if TYPE_CHECKING:
     from cellsegmenter.consensus import Segmentation
 
-    from .results import Result
+    from .results import Result, SeenPart
 
 # What leaves the result as it is, and what is compared elsewhere: a model's file may have moved, its hash tells.
 NOT_COMPARED = {"n_jobs", "device", "model", "model_parameters"}
@@ -40,8 +41,10 @@ def manifest(job: Job, result: Result, request: dict[str, Any], seconds: dict[st
             "pixel_size_um": result.pixel_size,
         },
         "planes": [
-            {axis.lower(): at for axis, at in result.images.position(i).items()} | found(segmentation)
-            for i, segmentation in enumerate(result.segmentations)
+            {axis.lower(): at for axis, at in result.images.position(i).items()}
+            | found(segmentation)
+            | {"seen_at": [_seen(part) for part in parts]}
+            for i, (segmentation, parts) in enumerate(zip(result.segmentations, result.parts, strict=True))
         ],
         "outputs": {kind: str(path.absolute()) for kind, path in job.files.items()},
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
@@ -66,19 +69,51 @@ def found(segmentation: Segmentation) -> dict[str, Any]:
 
 
 def write_manifest(path: Path, content: dict[str, Any]) -> None:
-    """Write beside, then rename."""
+    """Write beside, then rename; of earlier runs the records stay whose results are still there."""
     from cellsegmenter import io
 
+    replaced = {Path(file).name for file in content["outputs"].values()}
+    earlier = []
+    for record in _records(path):
+        left = {
+            kind: file
+            for kind, file in record.get("outputs", {}).items()
+            if Path(file).name not in replaced and Path(file).exists()
+        }
+        if left:
+            earlier.append({**record, "outputs": left})
+    if earlier:
+        content = {**content, "earlier": earlier}
     with io.replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def differences(path: Path, request: dict[str, Any]) -> list[str]:
-    """What an earlier run was asked differently, by its manifest; nothing if there is none."""
+def differences(path: Path, request: dict[str, Any], files: Collection[Path]) -> dict[str, list[str]]:
+    """What was asked differently when some files were made, by the manifest: their names, and what."""
+    names = {file.name for file in files}
+    differing = {}
+    for record in _records(path):
+        made = names & {Path(file).name for file in record.get("outputs", {}).values()}
+        others = _differences(record.get("request", {}), json.loads(json.dumps(request)))
+        if made and others:
+            differing[", ".join(sorted(made))] = others
+    return differing
+
+
+def earlier_files(path: Path) -> list[Path]:
+    """Results of earlier runs that lie beside those of the last."""
+    return [Path(file) for record in _records(path)[1:] for file in record["outputs"].values()]
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    """That of the last run, and those of earlier ones that have made other results."""
     if not path.exists():
         return []
-    earlier = json.loads(path.read_text(encoding="utf-8")).get("request", {})
-    now = json.loads(json.dumps(request))
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return [record, *record.pop("earlier", [])]
+
+
+def _differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
     pairs = [(earlier, now), (earlier.get("model_parameters", {}), now.get("model_parameters", {}))]
     return sorted(
         {
@@ -88,6 +123,11 @@ def differences(path: Path, request: dict[str, Any]) -> list[str]:
             if a.get(name) != b.get(name)
         }
     )
+
+
+def _seen(part: SeenPart) -> dict[str, Any]:
+    """A part of the image, px, the size of its objects there and the scale that it was seen at."""
+    return {"region": list(part.region), "diameter": round(part.diameter, 2), "scale": round(part.scale, 4)}
 
 
 def _size(path: Path) -> int | None:

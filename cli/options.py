@@ -31,12 +31,14 @@ def together(*decorators: Option) -> Option:
 
 
 def as_one(name: str, kind: Any, *decorators: Option) -> Option:
-    """Several options that reach the command as one value of `kind`, a NamedTuple, under `name`."""
+    """Several options that reach the command as one value of `kind`, a NamedTuple, under `name`; what the command
+    does not offer keeps the default of `kind`.
+    """
 
     def decorate(command: Callable[..., Any]) -> Any:
         @functools.wraps(command)
         def with_one_value(*args: Any, **values: Any) -> Any:
-            fields = {field: values.pop(field) for field in kind._fields}
+            fields = {field: values.pop(field) for field in kind._fields if field in values}
             return command(*args, **values, **{name: kind(**fields)})
 
         return together(*decorators)(with_one_value)
@@ -78,16 +80,28 @@ class PositionOrAll(click.ParamType):
             self.fail(f"{value!r} is neither a whole number nor 'all'.", param, ctx)
 
 
+class NumberOrWord(click.ParamType):
+    """A whole number, or any word."""
+
+    name = "number|word"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        try:
+            return int(value)
+        except ValueError:
+            return str(value)
+
+
 class Reading(NamedTuple):
     """How image files are to be read; the arguments of `cellsegmenter.io.read_images`."""
 
     axes: str | None
-    channel: int | None
+    channel: int | str | None
     z: int | str | None
     t: int | str | None
     page: int | str | None
     level: int
-    pixel_size: float | None  # µm
+    pixel_size: float | None = None  # µm
 
     def images(self, path: Path) -> ImageStack:
         """The image in a file, or its images, where a stack is taken plane by plane."""
@@ -114,11 +128,14 @@ def position(name: str, text: str) -> Option:
     return click.option(name, type=PositionOrAll(), metavar="N|all", help=text)
 
 
-reading = as_one(
-    "reading",
-    Reading,
+_READING = (
     click.option("--axes", metavar="AXES", help="What the file's axes mean, such as YX, CYX, YXC or ZYX."),
-    click.option("--channel", type=int, metavar="N", help="The channel to use, counted from 0."),
+    click.option(
+        "--channel",
+        type=NumberOrWord(),
+        metavar="N|NAME",
+        help="The channel to use, counted from 0, or its name in the file.",
+    ),
     position("--z", "The slice of a z-stack to use, counted from 0, or all, each by itself."),
     position("--t", "The time of a series to use, counted from 0, or all, each by itself."),
     position("--page", "The page of a file that does not say what its pages are, counted from 0, or all."),
@@ -129,11 +146,17 @@ reading = as_one(
         metavar="N",
         help="The resolution of OME-Zarr or a pyramidal TIFF to read; 0 is the full one.  [default: 0]",
     ),
+)
+reading = as_one("reading", Reading, *_READING)
+measured_reading = as_one(
+    "reading",
+    Reading,
+    *_READING,
     click.option(
         "--pixel-size",
         type=click.FloatRange(min=0, min_open=True),
         metavar="UM",
-        help="Micrometres per pixel, for the table; by default as the file says.",
+        help="Micrometres per pixel, for the results; by default as the file says.",
     ),
 )
 

@@ -16,7 +16,7 @@ from .results import stack
 from .work import Cutting, Work
 
 EXIT_CODES = (
-    "Exit codes: 0 all done; 1 the image, model or output cannot be used; 2 an option cannot be used; "
+    "Exit codes: 0 all done; 1 the image, the model or a value does not fit; 2 an option is unknown or ill-formed; "
     "3 of several images some failed, which are listed."
 )
 
@@ -106,7 +106,7 @@ cutting = options.as_one(
     help="Processes for sampling and consensus; -1 for one per core.",
 )
 @memory
-@options.reading
+@options.measured_reading
 @options.running
 def predict(
     images: tuple[Path, ...],
@@ -157,7 +157,7 @@ def predict(
         keep_tables=table is not None,
     )
     if dry_run:
-        run_batch(jobs, work.preview, running)
+        run_batch(jobs, work.preview, running, done="understood")
         return
     try:
         run_batch(jobs, work.segment, running)

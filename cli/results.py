@@ -13,10 +13,26 @@ if TYPE_CHECKING:
 
     from cellsegmenter import CellSegmenter
     from cellsegmenter.consensus import Segmentation
+    from cellsegmenter.image_consensus import ImageConsensus
     from cellsegmenter.io import ImageStack
+    from cellsegmenter.parted_consensus import PartedConsensus
+    from cellsegmenter.region import Region
     from cellsegmenter.store import Image
 
     Table = dict[str, np.ndarray]
+
+
+class SeenPart(NamedTuple):
+    """A part of an image, and the scale at which the model saw it."""
+
+    region: Region  # px of the image
+    diameter: float  # px of an object in the image
+    scale: float  # size at which it was seen, over its own
+
+
+def seen_parts(consensus: ImageConsensus | PartedConsensus, working_diameter: float) -> list[SeenPart]:
+    """How the model, which knows objects of a diameter in px, saw an image."""
+    return [SeenPart(region, working_diameter / scale, scale) for region, scale in consensus.scales]
 
 
 class Result(NamedTuple):
@@ -25,6 +41,7 @@ class Result(NamedTuple):
     images: ImageStack
     level: int  # the resolution of the file that was read
     segmentations: list[Segmentation]  # of each plane
+    parts: list[list[SeenPart]]  # of each plane
     labels: Image  # the axes of the stack, if any, followed by (H, W); of a large image on disk
     table: Table  # one row per object, planes one after the other
 
@@ -48,7 +65,11 @@ class Result(NamedTuple):
 
 
 def collect(
-    images: ImageStack, level: int, segmentations: list[Segmentation], segmenter: CellSegmenter
+    images: ImageStack,
+    level: int,
+    segmentations: list[Segmentation],
+    parts: list[list[SeenPart]],
+    segmenter: CellSegmenter,
 ) -> Result:
     """Measure the objects of all planes and join the planes' label images and tables."""
     import numpy as np
@@ -62,7 +83,7 @@ def collect(
     labels: Image = segmentations[0].labels
     if images.axes:
         labels = np.stack([s.labels for s in segmentations]).reshape(*images.shape, *labels.shape)
-    return Result(images, level, segmentations, labels, stack(tables))
+    return Result(images, level, segmentations, parts, labels, stack(tables))
 
 
 def write_results(job: Job, result: Result, metadata: dict[str, Any]) -> None:
@@ -89,16 +110,27 @@ def with_image(table: Table, name: str) -> Table:
     return {"image": np.full(len(table["label"]), name), **table}
 
 
-def describe(segmentation: Segmentation, seconds: float) -> str:
-    """What was found, at which resolution, and how long it took."""
+def describe(segmentation: Segmentation, parts: list[SeenPart], seconds: float, *, given: bool) -> str:
+    """What was found, at which scale and resolution, which may have been given, and how long it took."""
     resolution = segmentation.resolution
+    seen = _describe_scales(parts)
     if not len(segmentation):
-        return f"  no objects ({seconds:.1f} s)"
-    chosen = "chosen automatically" if resolution.chosen_by == "auto" else "as given"
+        return f"  no objects ({seconds:.1f} s){seen}"
+    chosen = "as given" if given else "the model's own"
+    if resolution.chosen_by == "auto":
+        chosen = "chosen automatically"
     return (
-        f"  {len(segmentation)} objects ({seconds:.1f} s) at γ_abs = {resolution.absolute:.3g}, {chosen}; "
+        f"  {len(segmentation)} objects ({seconds:.1f} s){seen} at γ_abs = {resolution.absolute:.3g}, {chosen}; "
         f"in this image that is --gamma {resolution.gamma:.4g} ({resolution.method})"
     )
+
+
+def _describe_scales(parts: list[SeenPart]) -> str:
+    """What size objects were taken to have; nothing if the image was taken as it is."""
+    sizes = sorted(part.diameter for part in parts)
+    if len(parts) > 1:
+        return f", taken to be {sizes[0]:.3g} to {sizes[-1]:.3g} px across in {len(parts)} parts,"
+    return "" if parts[0].scale == 1 else f", taken to be {sizes[0]:.3g} px across,"
 
 
 def _column(axis: str) -> str:

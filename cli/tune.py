@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from . import options
+from . import options, reporting
 from .models import channel_axis, load_model
 from .outputs import check_outputs
 from .pasting import pasteable, reading_words
@@ -89,6 +89,8 @@ def tune(
         f"cut at {len(sweep.cuts)} resolutions with {'the built-in model' if model is None else model.name}"
     )
     write_tuning_page(output, sweep, command=pasteable(command), subtitle=subtitle)
+    if not any(cut.n_objects for cut in sweep.cuts):
+        reporting.warn("nothing is found in this region at any resolution; choose another by --region")
     best = sweep.cuts[sweep.automatic]
     running.say(
         f"  {best.n_objects} objects at γ_abs = {best.absolute:.3g}, the automatic choice\n  wrote {output}"

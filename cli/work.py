@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from . import options, reporting
-from .manifest import differences, found, manifest, write_manifest
+from .manifest import differences, earlier_files, found, manifest, write_manifest
 from .memory import Memory
 from .models import channel_axis
 from .outputs import Job
-from .results import collect, describe, with_image, write_results
+from .results import collect, describe, seen_parts, with_image, write_results
 
 if TYPE_CHECKING:
     from cellsegmenter import CellSegmenter
     from cellsegmenter.consensus import ResolutionError, Segmentation
+    from cellsegmenter.image_consensus import ImageConsensus
     from cellsegmenter.io import ImageStack
+    from cellsegmenter.parted_consensus import PartedConsensus
 
-    from .results import Table
+    from .results import SeenPart, Table
 
 
 class Cutting(NamedTuple):
@@ -65,6 +67,7 @@ class Work:
     ) -> None:
         from cellsegmenter.provenance import model_hash
 
+        self.built_in = model is None
         self.segmenter = segmenter
         self.cutting = cutting
         self.reading = reading
@@ -85,24 +88,38 @@ class Work:
         """Segment one file and write its results, unless they are there already and to be kept."""
         if self.skip_existing and self._is_done(job):
             return
+        from cellsegmenter.polarity import looks_dark_on_bright
+
         started = time.perf_counter()
         images = self._read(job)
         segmentations: list[Segmentation] = []
+        parts: list[list[SeenPart]] = []
         folders: list[Path | None] = []
+        given = self.cutting.gamma is not None or self.cutting.gamma_abs is not None
         for i, image in enumerate(images):
             self.running.say(f"{job.image}: {image.interpretation}")
+            if self.built_in and looks_dark_on_bright(image.array):
+                reporting.warn(
+                    f"most of {job.image} is bright; the built-in model knows bright nuclei on a dark background. "
+                    "Of dark objects, invert the image first"
+                )
             plane_started = time.perf_counter()
             self.segmenter.set_params(channel_axis=channel_axis(image))
-            segmentation, folder = self._cut(job, image.array, self.memory.options(job, i))
+            segmentation, consensus = self._cut(job, image.array, self.memory.options(job, i))
             segmentations.append(segmentation)
-            folders.append(folder)
-            self.running.say(describe(segmentation, time.perf_counter() - plane_started))
+            parts.append(seen_parts(consensus, self.segmenter.working_diameter_))
+            folders.append(consensus.work_folder)
+            seconds_taken = time.perf_counter() - plane_started
+            self.running.say(describe(segmentation, parts[-1], seconds_taken, given=given))
         segmented = time.perf_counter()
-        result = collect(images, self.reading.level, segmentations, self.segmenter)
+        result = collect(images, self.reading.level, segmentations, parts, self.segmenter)
         write_results(job, result, self._metadata(job, segmentations))
         written = time.perf_counter()
         seconds = {"segment": segmented - started, "measure_and_write": written - segmented}
         write_manifest(job.manifest, manifest(job, result, self._full_request(), seconds))
+        earlier = earlier_files(job.manifest)
+        for files, others in differences(job.manifest, self._full_request(), earlier).items():
+            self.running.say(f"  {files} stays as it is, made with another {', '.join(others)}")
         for folder in folders:
             self.memory.release(folder)
         if self.keep_tables:
@@ -126,19 +143,21 @@ class Work:
         if not all(path.exists() for path in job.files.values()):
             return False
         self.running.say(f"{job.image}: skipped, its results are there")
-        others = differences(job.manifest, self._full_request())
-        if others:
+        for files, others in differences(job.manifest, self._full_request(), job.files.values()).items():
             reporting.warn(
-                f"the results of {job.image} were made with another {', '.join(others)}; "
-                "delete them to make them again"
+                f"{files} of {job.image} was made with another {', '.join(others)}; delete it to make it again"
             )
         return True
 
-    def _cut(self, job: Job, pixels: Any, memory: dict[str, Any]) -> tuple[Segmentation, Path | None]:
-        """Segment one plane; the folder is that which it was done in, if memory would not do."""
+    def _cut(
+        self, job: Job, pixels: Any, memory: dict[str, Any]
+    ) -> tuple[Segmentation, ImageConsensus | PartedConsensus]:
+        """Segment one plane."""
         from cellsegmenter.consensus import AbsoluteResolution, ResolutionError
 
         cutting = self.cutting
+        if memory["work_folder"].exists():
+            self.running.say(f"  going on with what is in {memory['work_folder']}")
         consensus = self.segmenter.consensus(
             pixels,
             random_state=self.running.seed,
@@ -154,7 +173,7 @@ class Work:
             )
         except ResolutionError as error:
             raise Refusal(job.image, error) from error
-        return segmentation, consensus.work_folder
+        return segmentation, consensus
 
     def _metadata(self, job: Job, segmentations: list[Segmentation]) -> dict[str, Any]:
         """What the label image says of itself."""

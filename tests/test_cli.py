@@ -69,6 +69,47 @@ def test_predict_writes_labels_table_and_overlay(image, tmp_path):
     assert f"{labels.max()} objects" in result.output
 
 
+def test_the_scale_is_said_and_recorded(image):
+    result = run("predict", image, *FAST, "--diameter", 20, "-q")
+    assert result.output == ""
+    recorded = json.loads((image.parent / "cells_manifest.json").read_text())
+    (part,) = recorded["planes"][0]["seen_at"]
+    assert part["region"] == [0, 0, 128, 128]
+    assert part["diameter"] == 20
+    assert part["scale"] == pytest.approx(CellSegmenter.pretrained().working_diameter_ / 20, abs=1e-4)
+    assert "taken to be 20 px across" in run("predict", image, *FAST, "--diameter", 20).output
+
+
+def test_what_chose_the_resolution_is_said(image):
+    for option, words in (
+        ((), "the model's own"),
+        (("--gamma-abs", 0.3), "as given"),
+        (("--gamma", "auto"), "auto"),
+    ):
+        assert words in run("predict", image, *FAST, *option).output
+
+
+def test_a_bright_picture_is_warned_of(image, nuclei):
+    assert "dark background" not in run("predict", image, *FAST).output
+    tifffile.imwrite(image, 255 - nuclei[0])
+    assert (
+        "the built-in model knows bright nuclei on a dark background" in run("predict", image, *FAST).output
+    )
+
+
+@pytest.mark.filterwarnings("always")
+def test_a_diameter_that_is_hardly_meant_is_warned_of(image):
+    result = run("predict", image, "--samples", 1, "--stride", 40, "--diameter", 1000)
+    assert "Warning: diameter=1e+03 px is far from the" in result.output
+
+
+def test_a_pixel_size_is_for_what_has_results(image, tmp_path):
+    assert run("predict", image, *FAST, "--pixel-size", 0.5).exit_code == 0
+    refused(
+        "fit", image, "-o", tmp_path / "m.safetensors", "--pixel-size", 1, saying="No such option", code=2
+    )
+
+
 def test_predict_saves_what_it_is_asked_for(image, tmp_path):
     for package in ("roifile", "zarr", "anndata", "pyarrow"):
         pytest.importorskip(package)
@@ -221,7 +262,23 @@ class TestBatch:
         recorded["request"]["model_parameters"]["intensity"] = "linear"
         manifest.write_text(json.dumps(recorded))
         result = run("predict", folder, *FAST, "--skip-existing")
-        assert "a.tif were made with another intensity;" in result.output
+        assert "a.tif was made with another intensity;" in result.output
+
+    def test_results_of_an_earlier_run_keep_their_record(self, image):
+        assert run("predict", image, *FAST, "--gamma-abs", 0.4).exit_code == 0
+        result = run("predict", image, *FAST, "--save", "table")
+        assert "cells_labels.tif stays as it is, made with another gamma_abs" in result.output
+        recorded = json.loads((image.parent / "cells_manifest.json").read_text())
+        assert (recorded["request"]["gamma_abs"], list(recorded["outputs"])) == (None, ["table"])
+        (earlier,) = recorded["earlier"]
+        assert (earlier["request"]["gamma_abs"], list(earlier["outputs"])) == (0.4, ["labels"])
+        again = run("predict", image, *FAST, "--save", "labels,table", "--skip-existing")
+        assert "cells_labels.tif of" in again.output
+        assert "was made with another gamma_abs;" in again.output
+        # What is made again needs no earlier record.
+        assert run("predict", image, *FAST).exit_code == 0
+        recorded = json.loads((image.parent / "cells_manifest.json").read_text())
+        assert [list(record["outputs"]) for record in recorded["earlier"]] == [["table"]]
 
     def test_one_table_and_skipping_do_not_go_together(self, folder, tmp_path):
         table = tmp_path / "all.csv"

@@ -61,7 +61,8 @@ BAD_IMAGES = {
     "objects": (np.array([[1, None]]), TypeError, "X has dtype object; give numbers"),
     "complex": (NOISE.astype(complex), TypeError, "X has dtype complex128; pixels must be real numbers"),
     "text": (np.full((9, 9), "a"), TypeError, "dtype <U1"),
-    "a path": ("cells.tif", TypeError, "X has dtype"),
+    "a path": ("cells.tif", TypeError, r"X is 'cells.tif', which is a path.*io.read_image\('cells.tif'\)"),
+    "paths": ([Path("cells.tif")], TypeError, r"X\[0\] is 'cells.tif', which is a path"),
     "none": (None, TypeError, "X has dtype object"),
 }
 

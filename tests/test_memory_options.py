@@ -59,7 +59,7 @@ def test_a_kept_graph_is_cut_again_and_refuses_another_image(run, monkeypatch, t
     tifffile.imwrite(tmp_path / "nuclei.tif", np.eye(100, dtype=np.uint8))
     done, _ = run("a", "--keep-graph", graph)
     assert done.exit_code == 1
-    assert "belongs to another computation: image was" in done.output
+    assert "belongs to another computation: image_shape was" in done.output
 
 
 def test_images_of_one_name_are_kept_in_folders_of_their_own(nuclei, tmp_path):

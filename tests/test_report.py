@@ -65,6 +65,12 @@ class TestNotes:
         segmenter.history_["reconstruction"] = np.geomspace(3, 0.5, 100)
         assert any("still falling" in note for note in training_notes(segmenter))
 
+    def test_a_few_steps_tell_little(self):
+        segmenter = with_history()
+        segmenter.history_ = {name: values[:3] for name, values in segmenter.history_.items()}
+        (note,) = training_notes(segmenter)
+        assert note.startswith("30 steps are too few")
+
     def test_a_collapse(self):
         segmenter = with_history()
         segmenter.history_["warmup"][:10] = 0.4

@@ -173,8 +173,11 @@ class TestSuggestBounds:
         assert any("Only 2 objects" in note for note in suggested.notes)
 
     def test_inverted_images_are_noticed(self, made):
-        assert any(
-            "brighter" in note for note in suggest_bounds(1 - make_blobs(4, random_state=0).images).notes
+        notes = suggest_bounds(1 - make_blobs(4, random_state=0).images).notes
+        assert any("brighter" in note for note in notes)
+        assert any("In 4 of 4 image(s) most of the picture is bright" in note for note in notes)
+        assert not any(
+            "bright" in note for note in suggest_bounds(make_blobs(4, random_state=0).images).notes
         )
 
     def test_nothing_to_see(self):
@@ -202,6 +205,10 @@ class TestSuggestBounds:
         picture = imread(tmp_path / "counted.png").astype(int)
         yellow = (picture[..., 0] > 200) & (picture[..., 2] < 60)
         assert 0.005 < yellow.mean() < 0.2
+        write_counting_picture(tmp_path / "one.png", suggest_bounds(make_blobs(1, random_state=0).images))
+        assert imread(tmp_path / "one.png").shape[1] == pytest.approx(
+            picture.shape[1], abs=20
+        )  # and not a third
         with pytest.raises(ImageFileError, match=r"\.png"):
             write_counting_picture(tmp_path / "counted.jpg", suggested)
 

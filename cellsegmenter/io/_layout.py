@@ -118,7 +118,7 @@ def choose_images(
     source: Source,
     *,
     axes: str | None = None,
-    channel: int | None = None,
+    channel: int | str | None = None,
     z: Position = None,
     t: Position = None,
     page: Position = None,
@@ -130,8 +130,8 @@ def choose_images(
     source : Source
     axes : str, optional
         What the axes mean, overruling the file.  With a C in it and no `channel`, all channels are taken.
-    channel : int, optional
-        Counted from 0.
+    channel : int or str, optional
+        Counted from 0, or its name in the file.
     z, t, page : int, "all" or None
         Which slice, time, or page of a stack whose meaning the file does not say, counted from 0.
 
@@ -214,16 +214,24 @@ def _position(layout: str, option: str, size: int, wanted: Position) -> Position
     return wanted
 
 
-def _choose_channel(source: Source, channel: int | None, is_colour: bool) -> int:
-    """`channel`, if there is one of this number."""
+def _choose_channel(source: Source, channel: int | str | None, is_colour: bool) -> int:
+    """The number of `channel`, if there is one of this number or name."""
     n_channels = _sizes(source)["C"]
+    names = source.channel_names or (COLOURS if is_colour else ())
     if channel is None:
-        names = source.channel_names or (COLOURS if is_colour else ())
         listed = ", ".join(f"{i} {name}" for i, name in enumerate(names[:n_channels]))
         raise ImageFileError(
             f"{source.name} has {n_channels} channels (axes {source.axes}); choose one by channel, "
-            f"{listed or f'0 to {n_channels - 1}'} (--channel), or take all by naming the axes (--axes)"
+            f"{listed or f'0 to {n_channels - 1}'} (--channel), or, for a model of as many, "
+            "take all by naming the axes (--axes)"
         )
+    if isinstance(channel, str):
+        if channel not in names[:n_channels]:
+            known = ", ".join(names[:n_channels]) or "without names"
+            raise ImageFileError(
+                f"{source.name} has no channel {channel!r}; its {n_channels} channels are {known} (--channel)"
+            )
+        return names.index(channel)
     if not 0 <= channel < n_channels:
         raise ImageFileError(
             f"{source.name} has no channel {channel}; channels go from 0 to {n_channels - 1} (--channel)"

@@ -25,7 +25,7 @@ def read_image(
     path: str | Path,
     *,
     axes: str | None = None,
-    channel: int | None = None,
+    channel: int | str | None = None,
     z: int | None = None,
     t: int | None = None,
     page: int | None = None,
@@ -41,8 +41,9 @@ def read_image(
     axes : str, optional
         What the axes mean, such as YX, CYX, YXC or ZYX, overruling the file.  With a C in it and without
         `channel`, all channels are read.
-    channel : int, optional
-        Which channel of several, counted from 0.  Not needed for grey images that were saved as RGB.
+    channel : int or str, optional
+        Which channel of several, counted from 0, or its name in the file.  Not needed for grey images that were saved
+        as RGB.
     z, t : int, optional
         Which slice and which time of several, counted from 0.
     page : int, optional
@@ -72,7 +73,7 @@ def read_images(
     path: str | Path,
     *,
     axes: str | None = None,
-    channel: int | None = None,
+    channel: int | str | None = None,
     z: Position = None,
     t: Position = None,
     page: Position = None,

@@ -12,6 +12,7 @@ __all__ = ["Constraint", "constraints_of", "training_notes"]
 
 _END = 0.1  # of the history: what "the end" is a mean over
 _STILL_FALLING = 0.05  # decrease of the reconstruction error over the last fifth that is worth more steps
+_FEW_ROWS = 20  # of the history: below it nothing is said of where the error goes
 _SAME = 0.01  # a value this close to a bound, relative to it, counts as inside
 
 
@@ -104,10 +105,18 @@ def _of_run(history: dict[str, np.ndarray]) -> list[str]:
     notes = []
     steps = history["step"]
     error = history.get("reconstruction", np.zeros(0))
-    if len(error) >= 20:
+    if 0 < len(error) < _FEW_ROWS:
+        notes.append(
+            f"{steps[-1]:.0f} steps are too few to tell from the curves whether the model has learned: look at the "
+            "windows."
+        )
+    if len(error) >= _FEW_ROWS:
         before, after = (part.mean() for part in np.array_split(error[-(len(error) // 5) :], 2))
         if after < (1 - _STILL_FALLING) * before:
-            notes.append("The reconstruction error was still falling at the end: more steps should help.")
+            notes.append(
+                "The reconstruction error was still falling at the end: more steps should help, in a new run or "
+                "from this model on (`--start-from`, `warm_start`)."
+            )
     warmup = history.get("warmup", np.zeros(0))
     if len(warmup) and warmup[-1] > 0:
         notes.append(f"The warm-up had not ended after {steps[-1]:.0f} steps: fit with more steps.")

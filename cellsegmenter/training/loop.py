@@ -49,6 +49,8 @@ _PENALTY_RATE = 0.02
 _GRADIENT_NORM = 5.0
 # Steps between two rows of the history.
 HISTORY_INTERVAL = 10
+# What an identity holds that follows from other entries of it.
+_FOLLOWING = ("bounds of density", "expected_objects", "images", "initial_side", "max_objects")
 
 
 class CollapseWarning(UserWarning):
@@ -138,8 +140,10 @@ class Run:
         theirs, ours = json.loads(state["identity"]), json.loads(json.dumps(self.identity()))
         changed = [name for name in ours if theirs.get(name) != ours[name]]
         if changed:
+            # What follows from the user's parameters, the scale of the images too, is named only if nothing else is.
+            own = [name for name in changed if not name.startswith(_FOLLOWING)] or changed
             raise CheckpointError(
-                f"checkpoint={str(source)!r} belongs to a run that differs in {', '.join(changed)}; delete it to start "
+                f"checkpoint={str(source)!r} belongs to a run that differs in {', '.join(own)}; delete it to start "
                 "anew, give another name to keep it, or fit with what it was made with"
             )
         self.model.load_state_dict(state["model"])

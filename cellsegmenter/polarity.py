@@ -1,0 +1,31 @@
+"""Whether objects may be dark on a bright background, which nothing here is made for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cellsegmenter.diameter import read_tiles
+
+__all__ = ["looks_dark_on_bright"]
+
+# Where the median lies between the darkest and the brightest percentile: at most 0.16 in 14 of 15 fluorescence images
+# of many kinds, and in 323 of 325 of nuclei, the others being empty; above 0.5 in a brightfield and an inverted image.
+_BRIGHT_MEDIAN = 0.5
+
+
+def looks_dark_on_bright(image: Any) -> bool:
+    """Whether most pixels are nearer to the brightest than to the darkest ones, in every channel.
+
+    So they are, too, in tissue that leaves little background; this is for a hint, not for a decision.
+
+    Parameters
+    ----------
+    image : array-like (H, W) or (C, H, W)
+        Large images are judged by up to 16 evenly spread tiles.
+    """
+    tiles = read_tiles(image)
+    channels = [np.concatenate([tile[c].ravel() for tile in tiles]) for c in range(len(tiles[0]))]
+    low, median, high = np.percentile(channels, [1, 50, 99], axis=1)
+    return bool(np.all(median - low > _BRIGHT_MEDIAN * (high - low)))
