@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cellsegmenter import CellSegmenter
     from cellsegmenter.consensus import ResolutionError, Segmentation
     from cellsegmenter.image_consensus import ImageConsensus
-    from cellsegmenter.io import ImageStack
+    from cellsegmenter.io import ImageFile, ImageStack
     from cellsegmenter.parted_consensus import PartedConsensus
 
     from .results import SeenPart, Table
@@ -48,6 +48,14 @@ class Refusal(click.ClickException):
             f"this --gamma leaves no object in {image}: it is relative to the size of the image. Use --gamma "
             f"{fits.gamma:.3g} here, or --gamma-abs {fits.absolute:.3g}, which carries over to other images."
         )
+
+
+class Plane(NamedTuple):
+    """What was found in one plane of an image."""
+
+    segmentation: Segmentation
+    parts: list[SeenPart]
+    work_folder: Path | None  # that it was done in, if memory would not do
 
 
 class Work:
@@ -88,30 +96,12 @@ class Work:
         """Segment one file and write its results, unless they are there already and to be kept."""
         if self.skip_existing and self._is_done(job):
             return
-        from cellsegmenter.polarity import looks_dark_on_bright
-
         started = time.perf_counter()
         images = self._read(job)
-        segmentations: list[Segmentation] = []
-        parts: list[list[SeenPart]] = []
-        folders: list[Path | None] = []
-        given = self.cutting.gamma is not None or self.cutting.gamma_abs is not None
-        for i, image in enumerate(images):
-            self.running.say(f"{job.image}: {image.interpretation}")
-            if self.built_in and looks_dark_on_bright(image.array):
-                reporting.warn(
-                    f"most of {job.image} is bright; the built-in model knows bright nuclei on a dark background. "
-                    "Of dark objects, invert the image first"
-                )
-            plane_started = time.perf_counter()
-            self.segmenter.set_params(channel_axis=channel_axis(image))
-            segmentation, consensus = self._cut(job, image.array, self.memory.options(job, i))
-            segmentations.append(segmentation)
-            parts.append(seen_parts(consensus, self.segmenter.working_diameter_))
-            folders.append(consensus.work_folder)
-            seconds_taken = time.perf_counter() - plane_started
-            self.running.say(describe(segmentation, parts[-1], seconds_taken, given=given))
+        planes = [self._plane(job, image, number) for number, image in enumerate(images)]
         segmented = time.perf_counter()
+        segmentations = [plane.segmentation for plane in planes]
+        parts = [plane.parts for plane in planes]
         result = collect(images, self.reading.level, segmentations, parts, self.segmenter)
         write_results(job, result, self._metadata(job, segmentations))
         written = time.perf_counter()
@@ -120,8 +110,8 @@ class Work:
         earlier = earlier_files(job.manifest)
         for files, others in differences(job.manifest, self._full_request(), earlier).items():
             self.running.say(f"  {files} stays as it is, made with another {', '.join(others)}")
-        for folder in folders:
-            self.memory.release(folder)
+        for plane in planes:
+            self.memory.release(plane.work_folder)
         if self.keep_tables:
             self.tables.append(with_image(result.table, job.name))
         self.running.say("\n".join(f"  wrote {path}" for path in job.outputs))
@@ -149,31 +139,47 @@ class Work:
             )
         return True
 
-    def _cut(
-        self, job: Job, pixels: Any, memory: dict[str, Any]
-    ) -> tuple[Segmentation, ImageConsensus | PartedConsensus]:
-        """Segment one plane."""
-        from cellsegmenter.consensus import AbsoluteResolution, ResolutionError
+    def _plane(self, job: Job, image: ImageFile, number: int) -> Plane:
+        """Segment one plane, and say what was found."""
+        from cellsegmenter.polarity import looks_dark_on_bright
 
-        cutting = self.cutting
+        started = time.perf_counter()
+        self.running.say(f"{job.image}: {image.interpretation}")
+        if self.built_in and looks_dark_on_bright(image.array):
+            reporting.warn(
+                f"most of {job.image} is bright; the built-in model knows bright nuclei on a dark background. Of dark "
+                "objects, invert the image first"
+            )
+        self.segmenter.set_params(channel_axis=channel_axis(image))
+        memory = self.memory.options(job, number)
         if memory["work_folder"].exists():
             self.running.say(f"  going on with what is in {memory['work_folder']}")
+        cutting = self.cutting
         consensus = self.segmenter.consensus(
-            pixels,
+            image.array,
             random_state=self.running.seed,
             **memory,
             **options.given(n_samples=cutting.samples, stride=cutting.stride),
         )
+        segmentation = self._cut(job, consensus)
+        parts = seen_parts(consensus, self.segmenter.working_diameter_)
+        given = cutting.gamma is not None or cutting.gamma_abs is not None
+        self.running.say(describe(segmentation, parts, time.perf_counter() - started, given=given))
+        return Plane(segmentation, parts, consensus.work_folder)
+
+    def _cut(self, job: Job, consensus: ImageConsensus | PartedConsensus) -> Segmentation:
+        from cellsegmenter.consensus import AbsoluteResolution, ResolutionError
+
+        cutting = self.cutting
         resolution = cutting.gamma if cutting.gamma_abs is None else AbsoluteResolution(cutting.gamma_abs)
         try:
-            segmentation = consensus.cut(
+            return consensus.cut(
                 resolution,  # type: ignore[arg-type]  # of words, click lets only "auto" pass
                 method=cutting.method,  # type: ignore[arg-type]
                 **options.given(min_size=cutting.min_size),
             )
         except ResolutionError as error:
             raise Refusal(job.image, error) from error
-        return segmentation, consensus
 
     def _metadata(self, job: Job, segmentations: list[Segmentation]) -> dict[str, Any]:
         """What the label image says of itself."""

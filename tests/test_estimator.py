@@ -354,7 +354,8 @@ def test_a_checkpoint_of_other_bounds_or_settings_is_refused(scenes, tmp_path, f
         ({"intensity": "linear"}, "intensity"),
     ):
         with pytest.raises(
-            CheckpointError, match=rf"run\.ckpt' belongs to a run that differs in (bounds of )?{named}; delete it"
+            CheckpointError,
+            match=rf"run\.ckpt' belongs to a run that differs in (bounds of )?{named}; delete it",
         ):
             CellSegmenter(**settings | changed).fit(scenes[0])
     # A seed is none of them: the checkpoint has the state of the generators.
