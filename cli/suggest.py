@@ -78,11 +78,12 @@ def explained(suggested: SuggestedBounds) -> list[str]:
     elif suggested.diameter is not None:
         rescaled = f" of the image rescaled by {scale:.2g}"
     low, high = suggested.object_size
+    least, most = (100 * fraction for fraction in suggested.area)
     return [
         f"counted {suggested.n_objects} objects in {suggested.n_images} image(s), on average "
         f"{suggested.object_diameter:.1f} px across",
         f"  a window of {suggested.window_size} px{rescaled} holds {suggested.density[0]:g} to "
-        f"{suggested.density[1]:g} objects, which cover {suggested.area[0]:.0%} to {suggested.area[1]:.0%} of it",
+        f"{suggested.density[1]:g} objects, which cover {least:.2g} to {most:.2g} % of it",
         f"  bounding boxes have sides from {low} to {high} px{' there' if rescaled else ''}",
         f"  scale of the reconstruction error (sigma): {suggested.noise_scale:.3f}, as fit will estimate it",
         *(f"  note: {note}" for note in suggested.notes),
