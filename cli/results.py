@@ -120,7 +120,7 @@ def describe(segmentation: Segmentation, parts: list[SeenPart], seconds: float, 
     if resolution.chosen_by == "auto":
         chosen = "chosen automatically"
     return (
-        f"  {len(segmentation)} objects ({seconds:.1f} s){seen} at γ_abs = {resolution.absolute:.3g}, {chosen}; "
+        f"  {len(segmentation)} objects ({seconds:.1f} s){seen}, at γ_abs = {resolution.absolute:.3g}, {chosen}; "
         f"in this image that is --gamma {resolution.gamma:.4g} ({resolution.method})"
     )
 
@@ -129,8 +129,8 @@ def _describe_scales(parts: list[SeenPart]) -> str:
     """What size objects were taken to have; nothing if the image was taken as it is."""
     sizes = sorted(part.diameter for part in parts)
     if len(parts) > 1:
-        return f", taken to be {sizes[0]:.3g} to {sizes[-1]:.3g} px across in {len(parts)} parts,"
-    return "" if parts[0].scale == 1 else f", taken to be {sizes[0]:.3g} px across,"
+        return f", taken to be {sizes[0]:.3g} to {sizes[-1]:.3g} px across in {len(parts)} parts"
+    return "" if parts[0].scale == 1 else f", taken to be {sizes[0]:.3g} px across"
 
 
 def _column(axis: str) -> str:
