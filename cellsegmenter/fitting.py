@@ -20,7 +20,7 @@ from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.parameters import Bounds, model_config, seed_of
 from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.provenance import model_card
-from cellsegmenter.scales import image_parts, prepare_part
+from cellsegmenter.scales import image_parts, prepare_part, warn_of_extreme_scales
 from cellsegmenter.shape import choose_shape
 from cellsegmenter.validation import check_images
 
@@ -98,9 +98,12 @@ def _images_to_learn(
     if shape == "auto":
         shape = segmenter.model_.config.shape if goes_on else choose_shape(views)
         segmenter._say(f'masks are {"blobs" if shape == "blob" else "free"} (shape="{shape}")')
-    images = [
-        prepare_part(view, part, working_diameter=bounds.diameter, intensity=segmenter.intensity)
-        for view in views
-        for part in image_parts(view, segmenter.diameter, segmenter.n_jobs)
-    ]
+    images = []
+    for view in views:
+        parts = image_parts(view, segmenter.diameter, segmenter.n_jobs)
+        warn_of_extreme_scales(parts, bounds.diameter)
+        images += [
+            prepare_part(view, part, working_diameter=bounds.diameter, intensity=segmenter.intensity)
+            for part in parts
+        ]
     return images, shape, interpretation

@@ -2,7 +2,8 @@
 
 An object belongs to the part in whose core its centroid lies, so that it is whole on both sides of a border between
 parts and, where they agree, counted once.  Where both sides claim an object, the part that comes first has it; where
-they see it so differently that each has its centroid on the other's side, it is lost (6 of 5,474 on the mosaic).
+they see it so differently that each has its centroid on the other's side, it is lost (6 of 5,474 on the mosaic, at a
+stride of 40).
 """
 
 from __future__ import annotations

@@ -11,10 +11,11 @@ from cellsegmenter.preparation import CroppedImage, PreparedImage, prepare_image
 from cellsegmenter.region import Region
 from cellsegmenter.validation import check_choice, check_number
 
-# An image that is enlarged more than this becomes 64 times as large; one made smaller than its inverse shows nothing.
-_EXTREME = 8
-
 __all__ = ["image_parts", "prepare_part", "said_of_parts", "scale_of", "warn_of_extreme_scales"]
+
+# An image that is enlarged more than this has 64 times as many pixels; of one that is made smaller than its inverse
+# little is left.
+_EXTREME = 8
 
 
 def image_parts(

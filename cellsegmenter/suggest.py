@@ -166,7 +166,9 @@ def suggest_bounds(X: Any, *, channel_axis: int | None = None, window_size: int 
         object_diameter=own_diameter,
         counted=tuple(c.tile for c in counted),
         scales=tuple(c.scale for c in counted),
-        notes=tuple(_polarity_notes(views) + _notes(counted, len(areas))),
+        notes=tuple(
+            _notes(counted, len(areas), sum(looks_dark_on_bright(view) for view in views) / len(views))
+        ),
     )
 
 
@@ -233,18 +235,8 @@ def _object_size(sides: np.ndarray, window: int) -> tuple[int, int]:
     return shortest, min(max(round(high), shortest + 2), window)
 
 
-def _polarity_notes(views: list[ImageView]) -> list[str]:
-    dark = sum(looks_dark_on_bright(view) for view in views)
-    if dark <= len(views) / 2:
-        return []
-    return [
-        f"In {dark} of {len(views)} image(s) most of the picture is bright: if the objects are dark on a bright "
-        "background, subtract the images from their maximum first, as the numbers mean nothing otherwise."
-    ]
-
-
-def _notes(counted: list[_Counted], n_objects: int) -> list[str]:
-    """What may be wrong with the numbers, in words."""
+def _notes(counted: list[_Counted], n_objects: int, bright: float) -> list[str]:
+    """What may be wrong with the numbers, in words; `bright` is the share of images that look dark on bright."""
     notes = []
     if n_objects < _FEW:
         counted_ones = "1 object was" if n_objects == 1 else f"{n_objects} objects were"
@@ -263,7 +255,12 @@ def _notes(counted: list[_Counted], n_objects: int) -> list[str]:
             f"{_TARGET_DIAMETER:g} px, and the bounds are in these rescaled pixels."
         )
     foreground = np.array([np.mean(c.tile.labels > 0) for c in counted])
-    if np.median(foreground) > 0.5:
+    if bright > 0.5:
+        notes.append(
+            f"{bright:.0%} of the images are mostly bright: if the objects are dark on a brighter background, subtract "
+            "the images from their maximum first, as the numbers mean nothing otherwise."
+        )
+    elif np.median(foreground) > 0.5:
         notes.append(
             f"{np.median(foreground):.0%} of the pixels look like objects: check that they are brighter than the "
             "background, and not the other way round."

@@ -42,9 +42,9 @@ def manifest(job: Job, result: Result, request: dict[str, Any], seconds: dict[st
         },
         "planes": [
             {axis.lower(): at for axis, at in result.images.position(i).items()}
-            | found(segmentation)
-            | {"seen_at": [_seen(part) for part in parts]}
-            for i, (segmentation, parts) in enumerate(zip(result.segmentations, result.parts, strict=True))
+            | found(plane.segmentation)
+            | {"seen_at": [_seen(part) for part in plane.parts]}
+            for i, plane in enumerate(result.planes)
         ],
         "outputs": {kind: str(path.absolute()) for kind, path in job.files.items()},
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
@@ -106,11 +106,12 @@ def earlier_files(path: Path) -> list[Path]:
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
-    """That of the last run, and those of earlier ones that have made other results."""
-    if not path.exists():
+    """That of the last run, and those of earlier ones that made other results; none if this is no manifest."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return []
-    record = json.loads(path.read_text(encoding="utf-8"))
-    return [record, *record.pop("earlier", [])]
+    return [record, *record.pop("earlier", [])] if isinstance(record, dict) else []
 
 
 def _differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:

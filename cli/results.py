@@ -35,15 +35,27 @@ def seen_parts(consensus: ImageConsensus | PartedConsensus, working_diameter: fl
     return [SeenPart(region, working_diameter / scale, scale) for region, scale in consensus.scales]
 
 
+class Plane(NamedTuple):
+    """What was found in one plane of an image."""
+
+    segmentation: Segmentation
+    parts: list[SeenPart]
+    work_folder: Path | None  # that it was done in, if memory would not do
+
+
 class Result(NamedTuple):
     """The objects of one image file, plane by plane where there are several."""
 
     images: ImageStack
     level: int  # the resolution of the file that was read
-    segmentations: list[Segmentation]  # of each plane
-    parts: list[list[SeenPart]]  # of each plane
+    planes: list[Plane]
     labels: Image  # the axes of the stack, if any, followed by (H, W); of a large image on disk
     table: Table  # one row per object, planes one after the other
+
+    @property
+    def segmentations(self) -> list[Segmentation]:
+        """Of each plane."""
+        return [plane.segmentation for plane in self.planes]
 
     @property
     def whole(self) -> np.ndarray:
@@ -64,16 +76,11 @@ class Result(NamedTuple):
         return {axis: at for axis, at in self.images.chosen.items() if axis in "ZT"}
 
 
-def collect(
-    images: ImageStack,
-    level: int,
-    segmentations: list[Segmentation],
-    parts: list[list[SeenPart]],
-    segmenter: CellSegmenter,
-) -> Result:
+def collect(images: ImageStack, level: int, planes: list[Plane], segmenter: CellSegmenter) -> Result:
     """Measure the objects of all planes and join the planes' label images and tables."""
     import numpy as np
 
+    segmentations = [plane.segmentation for plane in planes]
     tables = []
     for i, segmentation in enumerate(segmentations):
         columns = segmenter.table(segmentation, images[i].array, pixel_size=images.source.pixel_size)
@@ -83,7 +90,7 @@ def collect(
     labels: Image = segmentations[0].labels
     if images.axes:
         labels = np.stack([s.labels for s in segmentations]).reshape(*images.shape, *labels.shape)
-    return Result(images, level, segmentations, parts, labels, stack(tables))
+    return Result(images, level, planes, labels, stack(tables))
 
 
 def write_results(job: Job, result: Result, metadata: dict[str, Any]) -> None:

@@ -89,12 +89,12 @@ def tune(
         f"cut at {len(sweep.cuts)} resolutions with {'the built-in model' if model is None else model.name}"
     )
     write_tuning_page(output, sweep, command=pasteable(command), subtitle=subtitle)
-    if not any(cut.n_objects for cut in sweep.cuts):
-        reporting.warn("nothing is found in this region at any resolution; choose another by --region")
     best = sweep.cuts[sweep.automatic]
-    running.say(
-        f"  {best.n_objects} objects at γ_abs = {best.absolute:.3g}, the automatic choice\n  wrote {output}"
-    )
+    if any(cut.n_objects for cut in sweep.cuts):
+        running.say(f"  {best.n_objects} objects at γ_abs = {best.absolute:.3g}, the automatic choice")
+    else:
+        reporting.warn("nothing is found in this region at any resolution; choose another by --region")
+    running.say(f"  wrote {output}")
 
 
 def middle(shape: tuple[int, ...]) -> tuple[int, int, int, int]:

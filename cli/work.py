@@ -13,7 +13,7 @@ from .manifest import differences, earlier_files, found, manifest, write_manifes
 from .memory import Memory
 from .models import channel_axis
 from .outputs import Job
-from .results import collect, describe, seen_parts, with_image, write_results
+from .results import Plane, collect, describe, seen_parts, with_image, write_results
 
 if TYPE_CHECKING:
     from cellsegmenter import CellSegmenter
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cellsegmenter.io import ImageFile, ImageStack
     from cellsegmenter.parted_consensus import PartedConsensus
 
-    from .results import SeenPart, Table
+    from .results import Table
 
 
 class Cutting(NamedTuple):
@@ -48,14 +48,6 @@ class Refusal(click.ClickException):
             f"this --gamma leaves no object in {image}: it is relative to the size of the image. Use --gamma "
             f"{fits.gamma:.3g} here, or --gamma-abs {fits.absolute:.3g}, which carries over to other images."
         )
-
-
-class Plane(NamedTuple):
-    """What was found in one plane of an image."""
-
-    segmentation: Segmentation
-    parts: list[SeenPart]
-    work_folder: Path | None  # that it was done in, if memory would not do
 
 
 class Work:
@@ -100,16 +92,14 @@ class Work:
         images = self._read(job)
         planes = [self._plane(job, image, number) for number, image in enumerate(images)]
         segmented = time.perf_counter()
-        segmentations = [plane.segmentation for plane in planes]
-        parts = [plane.parts for plane in planes]
-        result = collect(images, self.reading.level, segmentations, parts, self.segmenter)
-        write_results(job, result, self._metadata(job, segmentations))
+        result = collect(images, self.reading.level, planes, self.segmenter)
+        write_results(job, result, self._metadata(job, result.segmentations))
         written = time.perf_counter()
         seconds = {"segment": segmented - started, "measure_and_write": written - segmented}
-        write_manifest(job.manifest, manifest(job, result, self._full_request(), seconds))
-        earlier = earlier_files(job.manifest)
-        for files, others in differences(job.manifest, self._full_request(), earlier).items():
-            self.running.say(f"  {files} stays as it is, made with another {', '.join(others)}")
+        request = self._full_request()
+        write_manifest(job.manifest, manifest(job, result, request, seconds))
+        for files, others in differences(job.manifest, request, earlier_files(job.manifest)).items():
+            self.running.say(f"  left as it is, made with another {', '.join(others)}: {files}")
         for plane in planes:
             self.memory.release(plane.work_folder)
         if self.keep_tables:
@@ -135,7 +125,7 @@ class Work:
         self.running.say(f"{job.image}: skipped, its results are there")
         for files, others in differences(job.manifest, self._full_request(), job.files.values()).items():
             reporting.warn(
-                f"{files} of {job.image} was made with another {', '.join(others)}; delete it to make it again"
+                f"made with another {', '.join(others)}: {files} of {job.image}; delete what should be made again"
             )
         return True
 
@@ -151,16 +141,16 @@ class Work:
                 "objects, invert the image first"
             )
         self.segmenter.set_params(channel_axis=channel_axis(image))
-        memory = self.memory.options(job, number)
-        if memory["work_folder"].exists():
-            self.running.say(f"  going on with what is in {memory['work_folder']}")
-        cutting = self.cutting
+        cutting, memory = self.cutting, self.memory.options(job, number)
+        was_there = memory["work_folder"].exists()
         consensus = self.segmenter.consensus(
             image.array,
             random_state=self.running.seed,
             **memory,
             **options.given(n_samples=cutting.samples, stride=cutting.stride),
         )
+        if was_there and consensus.work_folder is not None:
+            self.running.say(f"  went on from what {consensus.work_folder} held")
         segmentation = self._cut(job, consensus)
         parts = seen_parts(consensus, self.segmenter.working_diameter_)
         given = cutting.gamma is not None or cutting.gamma_abs is not None

@@ -84,7 +84,7 @@ def test_what_chose_the_resolution_is_said(image):
     for option, words in (
         ((), "the model's own"),
         (("--gamma-abs", 0.3), "as given"),
-        (("--gamma", "auto"), "auto"),
+        (("--gamma", "auto"), "chosen automatically"),
     ):
         assert words in run("predict", image, *FAST, *option).output
 
@@ -254,7 +254,7 @@ class TestBatch:
         assert now[:2] == stamps
         assert len(now) == 3
         result = run("predict", folder, *FAST, "--skip-existing", "--seed", 5)
-        assert "made with another seed;" in result.output
+        assert "made with another seed: a_labels.tif of" in result.output
         result = run("predict", folder, *FAST, "--skip-existing", "--jobs", 2)
         assert "made with another" not in result.output  # it changes no label
         manifest = folder / "a_manifest.json"
@@ -262,19 +262,22 @@ class TestBatch:
         recorded["request"]["model_parameters"]["intensity"] = "linear"
         manifest.write_text(json.dumps(recorded))
         result = run("predict", folder, *FAST, "--skip-existing")
-        assert "a.tif was made with another intensity;" in result.output
+        assert "made with another intensity: a_labels.tif of" in result.output
+        manifest.write_text("not JSON")  # says nothing, and is replaced
+        assert run("predict", folder / "a.tif", *FAST, "--skip-existing").exit_code == 0
+        assert run("predict", folder / "a.tif", *FAST).exit_code == 0
+        assert json.loads(manifest.read_text())["outputs"]
 
     def test_results_of_an_earlier_run_keep_their_record(self, image):
         assert run("predict", image, *FAST, "--gamma-abs", 0.4).exit_code == 0
         result = run("predict", image, *FAST, "--save", "table")
-        assert "cells_labels.tif stays as it is, made with another gamma_abs" in result.output
+        assert "left as it is, made with another gamma_abs: cells_labels.tif" in result.output
         recorded = json.loads((image.parent / "cells_manifest.json").read_text())
         assert (recorded["request"]["gamma_abs"], list(recorded["outputs"])) == (None, ["table"])
         (earlier,) = recorded["earlier"]
         assert (earlier["request"]["gamma_abs"], list(earlier["outputs"])) == (0.4, ["labels"])
         again = run("predict", image, *FAST, "--save", "labels,table", "--skip-existing")
-        assert "cells_labels.tif of" in again.output
-        assert "was made with another gamma_abs;" in again.output
+        assert "made with another gamma_abs: cells_labels.tif of" in again.output
         # What is made again needs no earlier record.
         assert run("predict", image, *FAST).exit_code == 0
         recorded = json.loads((image.parent / "cells_manifest.json").read_text())

@@ -174,11 +174,20 @@ class TestSuggestBounds:
 
     def test_inverted_images_are_noticed(self, made):
         notes = suggest_bounds(1 - make_blobs(4, random_state=0).images).notes
-        assert any("brighter" in note for note in notes)
-        assert any("In 4 of 4 image(s) most of the picture is bright" in note for note in notes)
+        assert [note for note in notes if "bright" in note] == [
+            "100% of the images are mostly bright: if the objects are dark on a brighter background, subtract the "
+            "images from their maximum first, as the numbers mean nothing otherwise."
+        ]
         assert not any(
             "bright" in note for note in suggest_bounds(make_blobs(4, random_state=0).images).notes
         )
+
+    def test_much_foreground_is_noticed(self):
+        row, column = np.mgrid[:240, :240]
+        image = 0.4 * ((row % 20 - 10) ** 2 + (column % 20 - 10) ** 2 < 8.5**2)
+        image[:40, :40] *= 2.5  # beside which the others are dim
+        (note,) = suggest_bounds(image).notes
+        assert note.startswith("55% of the pixels look like objects")
 
     def test_nothing_to_see(self):
         with pytest.raises(ValueError, match="stands out"):

@@ -253,6 +253,13 @@ class TestCommand:
         assert result.exit_code == 1
         assert "reaches beyond the image of 128 × 128 px" in result.output
 
+    def test_a_region_that_shows_nothing_is_said_to(self, tmp_path):
+        tifffile.imwrite(tmp_path / "empty.tif", np.full((96, 96), 7, np.uint8))
+        result = self.run("tune", tmp_path / "empty.tif", "-o", tmp_path / "t.html")
+        assert result.exit_code == 0, result.output
+        assert "nothing is found in this region" in result.output
+        assert "automatic choice" not in result.output
+
     def test_several_images_are_not_one(self, tmp_path):
         tifffile.imwrite(
             tmp_path / "stack.tif", np.zeros((3, 64, 64), np.uint8), imagej=True, metadata={"axes": "ZYX"}

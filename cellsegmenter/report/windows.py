@@ -71,7 +71,7 @@ class _Place(NamedTuple):
         return self.prepared[(slice(None), *self.region.slices)]
 
     def meets(self, other: _Place) -> bool:
-        return self.part == other.part and self.region.meets(other.region)
+        return self.part is other.part and self.region.meets(other.region)
 
 
 def _places(segmenter: Any, view: Any, n_places: int, random: np.random.Generator) -> list[_Place]:
