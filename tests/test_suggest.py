@@ -187,7 +187,7 @@ class TestSuggestBounds:
         image = 0.4 * ((row % 20 - 10) ** 2 + (column % 20 - 10) ** 2 < 8.5**2)
         image[:40, :40] *= 2.5  # beside which the others are dim
         (note,) = suggest_bounds(image).notes
-        assert note.startswith("55% of the pixels look like objects")
+        assert note.startswith("56% of the pixels look like objects")
 
     def test_nothing_to_see(self):
         with pytest.raises(ValueError, match="stands out"):
