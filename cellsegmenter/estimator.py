@@ -17,6 +17,7 @@ from sklearn.utils import Tags, check_array
 
 from cellsegmenter.callbacks import CallbackSupport
 from cellsegmenter.consensus import check_resolution
+from cellsegmenter.fitted import FittedModel
 from cellsegmenter.fitting import fit_attributes
 from cellsegmenter.generation import (
     DecodedCodes,
@@ -37,15 +38,18 @@ from cellsegmenter.parameters import (
     check_for_training,
     check_repeatable,
     prediction_overlap,
-    sampling_of,
+    prediction_slots,
+    predicts_by_windows,
+    samples_of,
     seed_of,
+    stride_of,
     warn_of_conflicts,
 )
-from cellsegmenter.parted_consensus import PartedConsensus
 from cellsegmenter.preparation import check_region, prepare_image
+from cellsegmenter.recognition.network import RecognitionNetwork
 from cellsegmenter.region import Region
-from cellsegmenter.scales import image_parts, said_of_parts, warn_of_extreme_scales
-from cellsegmenter.segmenting import PREDICTION_SLOTS, consensus_of_parts
+from cellsegmenter.scales import image_diameter, prepare_at_scale, said_of_scale, warn_of_extreme_scale
+from cellsegmenter.segmenting import RecognitionSettings, consensus_of
 from cellsegmenter.serialization import load_segmenter, save_segmenter
 from cellsegmenter.tables import (
     feature_names,
@@ -58,6 +62,7 @@ from cellsegmenter.tables import (
 from cellsegmenter.tuning import ResolutionSweep, region_pixels, sweep_resolutions
 from cellsegmenter.types import PosteriorSamples
 from cellsegmenter.validation import ImageView, check_images, check_number, is_single_image
+from cellsegmenter.workspace import Workspace
 
 __all__ = ["CellSegmenter"]
 
@@ -110,16 +115,22 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
     diameter : float or "auto", optional
         Diameter of the objects in the images, px.  Images are then rescaled so that it becomes the one which
         the bounds imply (``working_diameter_``); the bounds speak of rescaled images.  "auto" estimates it
-        image by image, and in a large image part by part.  By default images are taken as they are.
+        image by image.  By default images are taken as they are.
     channel_axis : int, optional
         Axis of the channels; by default images are grey.
     augment : bool, default=False
         Train on random flips and quarter turns too.
+    recognition : {"auto", "one_pass", "windows"}, default="auto"
+        How objects are found.  "windows" slides windows over the image, as published.  "one_pass" lets a recognition
+        network see the whole image at once; `fit` teaches it, in a sleep phase, what the model is sure of.  "auto"
+        teaches it for blobs, and uses it where the model has one and no ``stride`` is given.
+    recognition_steps : int, optional
+        Of the sleep phase; by default 1400, or ``n_steps`` if these are fewer.
     stride : int, optional
-        Distance of the windows in prediction, px; a divisor of ``window_size``.  By default a quarter of it, so that
-        every pixel is seen 16 times.
-    n_samples : int, default=1
-        Posterior samples of every window in prediction.
+        Distance of sliding windows in prediction, px; a divisor of ``window_size``.  By default a quarter of it, so
+        that every pixel is seen 16 times.
+    n_samples : int, optional
+        Posterior samples in prediction: by default 32 of the whole image, or one of every window.
     resolution : "auto", float or AbsoluteResolution, default="auto"
         Of the consensus in `predict`, `transform` and `detect`: gamma as published (relative to the graph of an
         image), or an absolute one, which carries over between images.
@@ -154,6 +165,12 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         The learned strengths of the constraints.
     card_ : dict
         What the model was trained on and how, in words and numbers.
+    recognition_ : RecognitionNetwork or None
+        None if there was no sleep phase, or nothing to learn in it.
+    recognition_history_ : dict of str to ndarray
+        As ``history_``, of the sleep phase.
+    recognition_examples_ : ndarray (n, 2, h, w) of uint8
+        Some of the composites that it learned from: grey values, and the number of the object at each pixel.
 
     Examples
     --------
@@ -172,6 +189,9 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
     working_diameter_: float
     penalties_: dict[str, float]
     card_: dict[str, Any]
+    recognition_: RecognitionNetwork | None
+    recognition_history_: dict[str, np.ndarray]
+    recognition_examples_: np.ndarray
 
     # --- learning -----------------------------------------------------------------------------------------
 
@@ -218,15 +238,15 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         random_state: Any = None,
         work_folder: str | Path | None = None,
         max_memory: int | None = None,
-    ) -> ImageConsensus | PartedConsensus:
+    ) -> ImageConsensus:
         """Sample the posterior of one image of any size, ready to be cut at any resolution.
 
         Parameters
         ----------
         image : array-like (H, W), or with ``channel_axis`` one axis more
         region : (row, column, height, width), optional
-            Only this part, px; intensities, diameters and windows are those of the whole image, or of its parts of
-            other sizes, so that away from the border of the region the samples are those that `predict` draws there.
+            Only this part, px; intensities, diameter and blocks are those of the whole image, so that away from the
+            border of the region the samples are those that `predict` draws there.
         n_samples, stride, diameter, random_state : optional
             Instead of the estimator's own.
         work_folder : str or Path, optional
@@ -240,8 +260,9 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
 
         Returns
         -------
-        ImageConsensus or PartedConsensus
-            ``.cut(resolution)`` gives labels, confidence and the absolute resolution.
+        ImageConsensus
+            ``.cut(resolution)`` gives labels, confidence and the absolute resolution; ``.n_objects`` the number of
+            objects in each posterior sample.
 
         Raises
         ------
@@ -257,17 +278,13 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             check_number("max_memory", max_memory, low=1, integer=True)
         view, interpretation = self._one_image(image)
         self._say(interpretation)
-        settings = self._inference_settings(self._seed(random_state), n_samples=n_samples, stride=stride)
-        wanted = self.diameter if diameter is None else diameter
-        place = None if region is None else check_region(region, view.shape)
         return self._consensus_of(
             view,
-            settings,
-            wanted,
+            self._sampling(self._seed(random_state), n_samples=n_samples, stride=stride),
+            self.diameter if diameter is None else diameter,
             self._ready_model(),
-            region=place,
-            work_folder=work_folder,
-            max_memory=max_memory,
+            self._workspace(work_folder, max_memory),
+            region=None if region is None else check_region(region, view.shape),
         )
 
     def sweep(
@@ -433,7 +450,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         latent_dim = self.model_.config.latent_dim
         if codes.shape[1] != latent_dim:
             raise ValueError(f"Z has shape {codes.shape}; give codes of shape (n, {latent_dim})")
-        return decode_codes(self.model_, codes, self._ready_model())
+        return decode_codes(self.model_, codes, self._ready_model().device)
 
     def sample(self, n_samples: int = 1) -> GeneratedImages:
         """Draw new images from the model, with exact samples of the DPP."""
@@ -494,29 +511,40 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         views, words = check_images(image, channel_axis=self.channel_axis, n_channels=self.n_channels_in_)
         return views[0], words
 
-    def _inference_settings(
+    def _sampling(
+        self, seed: int, *, n_samples: int | None = None, stride: int | None = None
+    ) -> RecognitionSettings | InferenceSettings:
+        """How the posterior of an image is sampled: in one pass or by sliding windows."""
+        check_for_prediction(self)
+        if predicts_by_windows(self, has_network=self.recognition_ is not None, stride=stride):
+            return self._window_settings(seed, n_samples=n_samples, stride=stride)
+        return RecognitionSettings(samples_of(self, n_samples, by_windows=False), seed)
+
+    def _window_settings(
         self, seed: int, *, n_samples: int | None = None, stride: int | None = None
     ) -> InferenceSettings:
         check_for_prediction(self)
         config = self.model_.config
-        samples, step = sampling_of(self, config.window_size, n_samples, stride)
         return InferenceSettings(
-            stride=step,
-            n_samples=samples,
-            max_objects=min(PREDICTION_SLOTS * bounds_of(self).max_objects, int(np.prod(config.grid_shape))),
+            stride=stride_of(self, config.window_size, stride),
+            n_samples=samples_of(self, n_samples, by_windows=True),
+            max_objects=prediction_slots(bounds_of(self), config),
             overlap_threshold=prediction_overlap(self),
             intensity=self.intensity,
             seed=seed,
             progress=self.verbose,
         )
 
+    def _workspace(self, folder: str | Path | None = None, max_memory: int | None = None) -> Workspace:
+        return Workspace(None if folder is None else Path(folder), max_memory, self.n_jobs, self.verbose)
+
     def _posterior_of(self, images: Sequence[Any], n_samples: int | None) -> PosteriorSamples:
         """`sample_posterior` of prepared images (C, H, W), or of parts of such."""
         stride = self.model_.config.window_size
-        settings = self._inference_settings(self._seed(), n_samples=n_samples, stride=stride)
+        settings = self._window_settings(self._seed(), n_samples=n_samples, stride=stride)
         if n_samples is None:
             settings = replace(settings, n_samples=None)
-        return posterior_of_windows(self.model_, images, settings, self._ready_model())
+        return posterior_of_windows(self.model_, images, settings, self._ready_model().device)
 
     def _segment(self, X: Any, resolution: Any) -> list[Any]:
         """A segmentation for each image."""
@@ -525,13 +553,13 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             X, channel_axis=self.channel_axis, n_channels=self.n_channels_in_
         )
         self._say(interpretation)
-        settings = self._inference_settings(self._seed())
+        settings = self._sampling(self._seed())
         wanted = self.resolution if resolution is None else resolution
         check_resolution(wanted)
-        device = self._ready_model()
+        model, workspace = self._ready_model(), self._workspace()
         found = []
         for view in views:
-            consensus = self._consensus_of(view, settings, self.diameter, device)
+            consensus = self._consensus_of(view, settings, self.diameter, model, workspace)
             found.append(consensus.cut(wanted))
             self._say(f"{len(found[-1])} objects at {found[-1].resolution}")
         return found
@@ -539,41 +567,42 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
     def _consensus_of(
         self,
         view: ImageView,
-        settings: InferenceSettings,
+        settings: RecognitionSettings | InferenceSettings,
         diameter: Any,
-        device: torch.device,
+        model: FittedModel,
+        workspace: Workspace,
         *,
         region: Region | None = None,
-        work_folder: str | Path | None = None,
-        max_memory: int | None = None,
-    ) -> ImageConsensus | PartedConsensus:
-        parts = image_parts(view, diameter, self.n_jobs)
-        warn_of_extreme_scales(parts, self.working_diameter_)
-        how = said_of_parts(parts, self.working_diameter_)
+    ) -> ImageConsensus:
+        size = image_diameter(view, diameter)
+        warn_of_extreme_scale(size, model.working_diameter)
+        how = said_of_scale(size, model.working_diameter)
         if how:
             self._say(how)
-        return consensus_of_parts(
-            self.model_,
-            view,
-            parts,
+        prepared = prepare_at_scale(
+            view, size, working_diameter=model.working_diameter, intensity=model.intensity
+        )
+        return consensus_of(
+            model,
+            prepared,
+            size,
             settings,
-            working_diameter=self.working_diameter_,
-            intensity=self.intensity,
+            workspace,
             resolution=self.resolution,
-            region=region,
-            work_folder=work_folder,
-            max_memory=max_memory,
             min_size=self.min_size,
-            n_jobs=self.n_jobs,
-            device=device,
+            region=region,
         )
 
-    def _ready_model(self) -> torch.device:
+    def _ready_model(self) -> FittedModel:
         device = resolve_device(self.device)
-        self.model_.to(device).eval()
-        if channels_last_pays(device):  # as in training, so that a loaded model gives the same numbers
-            self.model_.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return device
+        for network in (self.model_, self.recognition_):
+            if network is not None:
+                network.to(device).eval()
+                if channels_last_pays(
+                    device
+                ):  # as in training, so that a loaded model gives the same numbers
+                    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return FittedModel(self.model_, self.recognition_, self.working_diameter_, self.intensity, device)
 
     def _seed(self, random_state: Any = None) -> int:
         return seed_of(self.random_state if random_state is None else random_state)
@@ -592,8 +621,9 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
     def __getstate__(self) -> dict[str, Any]:
         """Pickles hold the model on the CPU, so that they open where there is no GPU."""
         state = super().__getstate__()
-        if "model_" in state:
-            state = {**state, "model_": copy.deepcopy(state["model_"]).cpu()}
+        for name in ("model_", "recognition_"):
+            if state.get(name) is not None:
+                state = {**state, name: copy.deepcopy(state[name]).cpu()}
         return state
 
     def __sklearn_tags__(self) -> Tags:

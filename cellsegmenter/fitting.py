@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from cellsegmenter.callbacks import learn_observed
+from cellsegmenter.fitted import FittedModel
 from cellsegmenter.learning import (
     Learned,
     continued_model,
     learn,
     new_model,
     noise_scale_of,
+    teaching_settings,
     training_objective,
     training_settings,
 )
@@ -20,8 +26,10 @@ from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.parameters import Bounds, model_config, seed_of
 from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.provenance import model_card
-from cellsegmenter.scales import image_parts, prepare_part, warn_of_extreme_scales
+from cellsegmenter.scales import image_diameter, prepare_at_scale, warn_of_extreme_scale
 from cellsegmenter.shape import choose_shape
+from cellsegmenter.teaching import LEAST_OBJECTS, Recognised, learn_recognition
+from cellsegmenter.training.loop import Run
 from cellsegmenter.validation import check_images
 
 __all__ = ["fit_attributes"]
@@ -60,13 +68,16 @@ def fit_attributes(segmenter: Any, X: Any, y: Any, bounds: Bounds, preset: str) 
     )
     on_the_card = {name: getattr(segmenter, name) for name in _ON_THE_CARD}
 
-    def as_fitted(model: StructuredVAE, learned: Learned) -> dict[str, Any]:
+    nothing = Recognised(None, {}, {}, np.zeros((0, 2, 0, 0), np.uint8))
+
+    def as_fitted(model: StructuredVAE, learned: Learned, recognised: Recognised = nothing) -> dict[str, Any]:
         card = model_card(
             model,
             learned.history,
             trained_on=trained_on,
             working_diameter=bounds.diameter,
             parameters=on_the_card,
+            recognition=recognised.facts,
         )
         return {
             "model_": model,
@@ -76,15 +87,48 @@ def fit_attributes(segmenter: Any, X: Any, y: Any, bounds: Bounds, preset: str) 
             "working_diameter_": bounds.diameter,
             "penalties_": learned.penalties,
             "card_": card,
+            "recognition_": recognised.network,
+            "recognition_history_": recognised.history,
+            "recognition_examples_": recognised.examples,
         }
+
+    def train(observe: Callable[[Run], bool]) -> dict[str, Any]:
+        learned = learn(model, objective, images, settings, device, observe)
+        recognised = nothing
+        if segmenter.recognition == "one_pass" or (segmenter.recognition == "auto" and shape == "blob"):
+            fitted = FittedModel(model, None, bounds.diameter, segmenter.intensity, device)
+            recognised = learn_recognition(
+                fitted, images, teaching_settings(segmenter, bounds, settings, config)
+            )
+            _tell(segmenter, recognised)
+        return as_fitted(model, learned, recognised)
 
     return learn_observed(
         segmenter,
         (X, y),
         settings.n_steps,
-        lambda observe: as_fitted(model, learn(model, objective, images, settings, device, observe)),
+        train,
         as_fitted,
     )
+
+
+def _tell(segmenter: Any, recognised: Recognised) -> None:
+    """Say what a sleep phase learned from, and warn where it was asked for and had nothing to learn from."""
+    facts = recognised.facts
+    if recognised.network is not None:
+        segmenter._say(
+            f"sleep phase: {facts['objects_in_library']} of {facts['objects_seen']} objects in the library, "
+            f"{facts['composites']} composites, {facts['share_ignored']:.1%} of the pixels ignored"
+        )
+        return
+    message = (
+        f"only {facts['objects_in_library']} of {facts['objects_seen']} objects are confident, whole and alone, and "
+        f"a recognition network needs {LEAST_OBJECTS}: prediction slides windows. More steps or images may help"
+    )
+    if segmenter.recognition == "one_pass":
+        warnings.warn(message, stacklevel=2)
+    else:
+        segmenter._say(message)
 
 
 def _images_to_learn(
@@ -100,10 +144,9 @@ def _images_to_learn(
         segmenter._say(f'masks are {"blobs" if shape == "blob" else "free"} (shape="{shape}")')
     images = []
     for view in views:
-        parts = image_parts(view, segmenter.diameter, segmenter.n_jobs)
-        warn_of_extreme_scales(parts, bounds.diameter)
-        images += [
-            prepare_part(view, part, working_diameter=bounds.diameter, intensity=segmenter.intensity)
-            for part in parts
-        ]
+        diameter = image_diameter(view, segmenter.diameter)
+        warn_of_extreme_scale(diameter, bounds.diameter)
+        images.append(
+            prepare_at_scale(view, diameter, working_diameter=bounds.diameter, intensity=segmenter.intensity)
+        )
     return images, shape, interpretation

@@ -6,16 +6,31 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from cellsegmenter.consensus import AbsoluteResolution, Consensus, Method, Resolution, Segmentation
+from cellsegmenter.consensus import (
+    AbsoluteResolution,
+    Consensus,
+    Method,
+    Resolution,
+    Segmentation,
+    ShapeConsensus,
+)
 from cellsegmenter.region import Region
 from cellsegmenter.store import FolderStore, Image, short_hash
 from cellsegmenter.validation import check_number
 
-__all__ = ["ImageConsensus"]
+__all__ = ["CutDefaults", "ImageConsensus"]
+
+
+class CutDefaults(NamedTuple):
+    """How an image is cut where the caller of `ImageConsensus.cut` says nothing else."""
+
+    resolution: Literal["auto"] | float | AbsoluteResolution
+    min_size: int  # px of the user's image
+    random_state: int
 
 
 class ImageConsensus:
@@ -23,40 +38,28 @@ class ImageConsensus:
 
     Attributes
     ----------
-    graph : Consensus
-        At working scale.
+    graph : ShapeConsensus or Consensus
+        Of shapes in px of the image, or of windows at working scale.
     image_shape : (height, width) in px of the user's image, or of its region
     scale : float
         Working size over the image's own.
-    resolution : "auto", float or AbsoluteResolution
-        The default of `cut`.
-    min_size : int
-        The default of `cut`, in px of the user's image.
+    defaults : CutDefaults
+        Of `cut`.
     """
 
     def __init__(
         self,
-        graph: Consensus,
-        pixels: tuple[np.ndarray, np.ndarray],
+        graph: ShapeConsensus | Consensus,
+        pixels: tuple[np.ndarray, np.ndarray] | None,
         scale: float,
-        *,
-        resolution: Literal["auto"] | float | AbsoluteResolution,
-        min_size: int,
-        random_state: int,
+        defaults: CutDefaults,
     ) -> None:
         self.graph = graph
-        # The row and the column of the graph that each row and column of the image shows.
+        # The row and the column of the graph that each row and column of the image shows; None: they are the same.
         self._pixels = pixels
-        self._place = short_hash(*(positions.tolist() for positions in pixels))
-        self._at_graph_scale = all(
-            np.array_equal(positions, np.arange(n))
-            for positions, n in zip(pixels, graph.image_shape, strict=True)
-        )
-        self.image_shape = (len(pixels[0]), len(pixels[1]))
+        self.image_shape = graph.image_shape if pixels is None else (len(pixels[0]), len(pixels[1]))
         self.scale = scale
-        self.resolution = resolution
-        self.min_size = min_size
-        self.random_state = random_state
+        self.defaults = defaults
         self._foreground_image: Image | None = None
 
     @property
@@ -66,9 +69,19 @@ class ImageConsensus:
         return store.path if isinstance(store, FolderStore) else None
 
     @property
-    def scales(self) -> list[tuple[Region, float]]:
-        """The parts of the image that were seen at one scale each, which is all of it, and their scales."""
-        return [(Region(0, 0, *self.image_shape), self.scale)]
+    def n_objects(self) -> np.ndarray | None:
+        """(S,) objects in each posterior sample of the image; None if samples are those of windows."""
+        if isinstance(self.graph, Consensus):
+            return None
+        return self.graph.n_objects(self._size_in_graph(self.defaults.min_size))
+
+    def count_interval(self, level: float = 0.9) -> tuple[int, int] | None:
+        """The middle `level` of the numbers of objects in posterior samples; None if samples are those of windows."""
+        counts = self.n_objects
+        if counts is None:
+            return None
+        low, high = np.quantile(counts, [(1 - level) / 2, (1 + level) / 2], method="closest_observation")
+        return int(low), int(high)
 
     def cut(
         self,
@@ -83,22 +96,22 @@ class ImageConsensus:
         Parameters are those of `cellsegmenter.consensus.Consensus.cut`, with the estimator's own resolution by
         default, `min_size` in px of the user's image (0 keeps everything), and the labels in its shape.
         """
-        resolution = self.resolution if resolution is None else resolution
+        resolution = self.defaults.resolution if resolution is None else resolution
         min_size = self._checked_size(min_size)
         segmentation = self.graph.cut(
             resolution,
             method=method,
             min_size=self._size_in_graph(min_size),
             min_foreground=min_foreground,
-            random_state=self.random_state,
+            random_state=self.defaults.random_state,
         )
-        if self._at_graph_scale:
+        if self._pixels is None:
             return segmentation
         # A folder keeps the images of every cut, as they are read from it whenever they are used.
         absolute = float(segmentation.resolution.absolute)
-        cut = short_hash(absolute, method, min_size, min_foreground, self._place)
+        cut = short_hash(absolute, method, min_size, min_foreground, _place(self._pixels))
         labels = self.graph.store.new_image(f"at-shape-{cut}-labels", self.image_shape, np.int32)
-        return _at_pixels(segmentation, self._pixels, labels, self._foreground(), min_size)
+        return _at_pixels(segmentation, self._pixels, labels, self._foreground(self._pixels), min_size)
 
     def automatic_resolution(
         self, *, method: Method = "cpm", min_size: int | None = None, min_foreground: float = 0.5
@@ -108,7 +121,7 @@ class ImageConsensus:
             method=method,
             min_size=self._size_in_graph(self._checked_size(min_size)),
             min_foreground=min_foreground,
-            random_state=self.random_state,
+            random_state=self.defaults.random_state,
         )
 
     def agreement(self) -> Callable[[np.ndarray], float]:
@@ -119,22 +132,26 @@ class ImageConsensus:
         return lambda labels: of_samples(_nearest(labels, shape))
 
     def _checked_size(self, min_size: int | None) -> int:
-        size = self.min_size if min_size is None else min_size
+        size = self.defaults.min_size if min_size is None else min_size
         check_number("min_size", size, low=0, integer=True)
         return size
 
     def _size_in_graph(self, min_size: int) -> int:
         """px of the graph that are at most so many of the image."""
-        return max(1, math.floor(min_size * self.scale**2))
+        return max(1, min_size if self._pixels is None else math.floor(min_size * self.scale**2))
 
-    def _foreground(self) -> Image:
+    def _foreground(self, pixels: tuple[np.ndarray, np.ndarray]) -> Image:
         """The graph's probabilities of foreground in the image's own pixels; the same in every cut."""
         if self._foreground_image is None:
             self._foreground_image = self.graph.store.new_image(
-                f"at-shape-{self._place}-foreground", self.image_shape, np.float32
+                f"at-shape-{_place(pixels)}-foreground", self.image_shape, np.float32
             )
-            _show_at(self.graph.foreground(), self._pixels, self._foreground_image)
+            _show_at(self.graph.foreground(), pixels, self._foreground_image)
         return self._foreground_image
+
+
+def _place(pixels: tuple[np.ndarray, np.ndarray]) -> str:
+    return short_hash(*(positions.tolist() for positions in pixels))
 
 
 def _nearest(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

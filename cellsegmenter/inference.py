@@ -25,7 +25,7 @@ from cellsegmenter.normalize import linear_intensity
 from cellsegmenter.region import Region
 from cellsegmenter.store import Record, Store, Task, run_tasks
 from cellsegmenter.types import CERTAIN, Instances, WindowPosterior
-from cellsegmenter.windows import ImagePart, Tiling, WindowGrid, make_windows
+from cellsegmenter.windows import TILE_SIZE, ImagePart, Tiling, WindowGrid, make_windows
 
 __all__ = ["BATCH_SIZE", "InferenceSettings", "cut_at_half_maximum", "infer_tiles", "sample_windows"]
 
@@ -48,6 +48,7 @@ class InferenceSettings:
     intensity: Literal["log", "linear"]  # the scale of the pixels
     seed: int = 0
     progress: bool = False
+    tile_size: int = TILE_SIZE  # px; decides how the work is divided, and nothing of the result
 
 
 def window_noise(corners: np.ndarray, sample: int, seed: int, slots: int, config: ModelConfig) -> Noise:

@@ -11,10 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from cellsegmenter.inference import InferenceSettings
 from cellsegmenter.model.config import ModelConfig
 from cellsegmenter.model.structured_vae import StructuredVAE
-from cellsegmenter.parameters import Bounds, Parameters, training_overlap
+from cellsegmenter.parameters import (
+    Bounds,
+    Parameters,
+    prediction_overlap,
+    prediction_slots,
+    training_overlap,
+)
 from cellsegmenter.preparation import PreparedImage, fingerprint
+from cellsegmenter.teaching import TeachingSettings
 from cellsegmenter.training.constraints import PosteriorConstraints
 from cellsegmenter.training.loop import Run, TrainingSettings, train
 from cellsegmenter.training.noise_scale import estimate_noise_scale
@@ -28,12 +36,16 @@ __all__ = [
     "learned_from",
     "new_model",
     "noise_scale_of",
+    "teaching_settings",
     "training_objective",
     "training_settings",
 ]
 
 # Default steps, batch size and learning rate of each preset.
 _TRAINING = {"small": (3000, 16, 5e-3), "reference": (10000, 128, 2e-3)}
+
+# Steps of the sleep phase at most; a prototype gained nothing by more.
+_RECOGNITION_STEPS = 1400
 
 # Learning rate of a training that goes on from a model, over the preset's.
 _REFINING_RATE = 0.2
@@ -176,3 +188,33 @@ def training_settings(
             "noise_scale": None if p.noise_scale is None else float(p.noise_scale),
         },
     )
+
+
+def teaching_settings(
+    parameters: Parameters, bounds: Bounds, wake: TrainingSettings, config: ModelConfig
+) -> TeachingSettings:
+    """The sleep phase that follows a run: short runs have a short one."""
+    p = parameters
+    # What teaches is the published way with its defaults, whatever the user predicts with.
+    windows = InferenceSettings(
+        stride=bounds.window_size // 4,
+        n_samples=1,
+        max_objects=prediction_slots(bounds, config),
+        overlap_threshold=prediction_overlap(p),
+        intensity=p.intensity,
+        seed=wake.seed,
+    )
+    return TeachingSettings(
+        windows=windows,
+        n_steps=p.recognition_steps or min(_RECOGNITION_STEPS, wake.n_steps),
+        seed=wake.seed,
+        n_jobs=p.n_jobs,
+        progress=p.verbose,
+        checkpoint=None if wake.checkpoint is None else sleep_checkpoint(wake.checkpoint),
+        images=wake.given["images"],
+    )
+
+
+def sleep_checkpoint(checkpoint: Path) -> Path:
+    """Where the sleep phase of a training keeps its state: beside that of the training."""
+    return checkpoint.with_name(f"{checkpoint.stem}-sleep{checkpoint.suffix}")

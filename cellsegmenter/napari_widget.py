@@ -17,7 +17,6 @@ from napari.qt.threading import create_worker
 from cellsegmenter.consensus import AbsoluteResolution, Segmentation
 from cellsegmenter.estimator import CellSegmenter
 from cellsegmenter.image_consensus import ImageConsensus
-from cellsegmenter.parted_consensus import PartedConsensus
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -30,7 +29,7 @@ _LOW, _HIGH, _STEP = 0.02, 0.95, 0.01  # of γ_abs
 class _Done(NamedTuple):
     """What a task gives."""
 
-    consensus: ImageConsensus | PartedConsensus
+    consensus: ImageConsensus
     segmentation: Segmentation
 
 
@@ -44,7 +43,7 @@ def _segment(pixels: Any, rgb: bool, model: Path | None) -> _Done | str:
         return str(error)
 
 
-def _cut(consensus: ImageConsensus | PartedConsensus, resolution: Any) -> _Done:
+def _cut(consensus: ImageConsensus, resolution: Any) -> _Done:
     return _Done(consensus, consensus.cut(resolution))
 
 
@@ -58,7 +57,7 @@ class ResolutionWidget(Container):
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
-        self._consensus: ImageConsensus | PartedConsensus | None = None
+        self._consensus: ImageConsensus | None = None
         self._name = ""
         self._moving = False
         self._busy = False

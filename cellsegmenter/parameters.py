@@ -32,8 +32,11 @@ __all__ = [
     "check_repeatable",
     "model_config",
     "prediction_overlap",
-    "sampling_of",
+    "prediction_slots",
+    "predicts_by_windows",
+    "samples_of",
     "seed_of",
+    "stride_of",
     "training_overlap",
     "warn_of_conflicts",
 ]
@@ -52,6 +55,12 @@ _TRAINING_OVERLAP = {"free": 0.4, "blob": 0.55}
 # counts 83 % of the images with 0.3 and 71 % with 0.4, the most probable posterior 94 % with both.  Nuclei, 56 training
 # images, pooled AP@0.5: .835 with 0.3, .827 with 0.4 and .822 with 0.5.
 _PREDICTION_OVERLAP = 0.3
+RECOGNITION = ("auto", "one_pass", "windows")
+# Posterior samples: of each of the 16 windows that see a pixel, and of the whole image in one pass.
+_WINDOW_SAMPLES, _IMAGE_SAMPLES = 1, 32
+# Slots of a window in prediction, over those in training.  Some windows of real images are far denser than the mean;
+# suppression, not a lack of slots, should limit them.
+_PREDICTION_SLOTS = 2
 # px across, below which no object can be seen.
 _LEAST_DIAMETER = 2.0
 # Of its bounding box a thin stroke covers this fraction; a disc covers 0.79.
@@ -91,8 +100,10 @@ class Parameters:
     diameter: float | Literal["auto"] | None = None
     channel_axis: int | None = None
     augment: bool = False
+    recognition: Literal["auto", "one_pass", "windows"] = "auto"
+    recognition_steps: int | None = None
     stride: int | None = None
-    n_samples: int = 1
+    n_samples: int | None = None
     resolution: Literal["auto"] | float | AbsoluteResolution = "auto"
     min_size: int | None = None
     device: str = "auto"
@@ -246,6 +257,8 @@ def check_for_training(parameters: Parameters) -> tuple[Bounds, str]:
     check_choice("appearance", p.appearance, ("smooth", "free"))
     check_choice("presence_update", p.presence_update, ("mean_field", "straight_through"))
     check_choice("intensity", p.intensity, ("log", "linear"))
+    if p.recognition_steps is not None:
+        check_number("recognition_steps", p.recognition_steps, low=1, integer=True)
     check_number("latent_dim", p.latent_dim, low=1, integer=True)
     check_number("overlap_penalty", p.overlap_penalty, low=0)
     prediction_overlap(p)
@@ -264,15 +277,17 @@ def check_for_training(parameters: Parameters) -> tuple[Bounds, str]:
         if find_spec("tensorboard") is None:
             raise ImportError(needs(f"tensorboard={str(p.tensorboard)!r}", "tensorboard"))
     check_for_prediction(p)
-    sampling_of(p, bounds.window_size)
+    samples_of(p, by_windows=True)
+    stride_of(p, bounds.window_size)
     if p.network != "auto":
         return bounds, p.network
     return bounds, "reference" if resolve_device(p.device).type == "cuda" else "small"
 
 
 def check_for_prediction(parameters: Parameters) -> None:
-    """Check what a prediction needs beside `sampling_of`."""
+    """Check what a prediction needs beside `samples_of` and `stride_of`."""
     check_resolution(parameters.resolution)
+    check_choice("recognition", parameters.recognition, RECOGNITION)
     if parameters.min_size is not None:
         check_number("min_size", parameters.min_size, low=0, integer=True)
     jobs = parameters.n_jobs
@@ -280,21 +295,54 @@ def check_for_prediction(parameters: Parameters) -> None:
         raise ValueError("n_jobs is 0; give a number of processes, or -1 for one on each core")
 
 
-def sampling_of(
-    parameters: Parameters, window_size: int, n_samples: int | None = None, stride: int | None = None
-) -> tuple[int, int]:
-    """Samples of each window and stride of a prediction: those given, else the parameters; checked."""
-    samples = parameters.n_samples if n_samples is None else n_samples
+def samples_of(parameters: Parameters, n_samples: int | None = None, *, by_windows: bool) -> int:
+    """Posterior samples of a prediction, of each window or of the whole image: those given, else the parameters'."""
+    own = _WINDOW_SAMPLES if by_windows else _IMAGE_SAMPLES
+    samples = next(n for n in (n_samples, parameters.n_samples, own) if n is not None)
+    return int(check_number("n_samples", samples, low=1, integer=True))
+
+
+def stride_of(parameters: Parameters, window_size: int, stride: int | None = None) -> int:
+    """px between the windows of a prediction: that given, else the parameters'; checked."""
     step = next(s for s in (stride, parameters.stride, window_size // 4) if s is not None)
-    check_number("n_samples", samples, low=1, integer=True)
     check_number("stride", step, low=1, high=window_size, integer=True)
     check_stride(window_size, int(step))
-    return int(samples), int(step)
+    return int(step)
+
+
+def predicts_by_windows(parameters: Parameters, *, has_network: bool, stride: int | None = None) -> bool:
+    """Whether a prediction slides windows, instead of one pass over the whole image.
+
+    Raises
+    ------
+    ValueError
+        If one pass is asked for, and the model has no recognition network, or a stride was given, too.
+    """
+    step = parameters.stride if stride is None else stride
+    if parameters.recognition != "one_pass":
+        return parameters.recognition == "windows" or step is not None or not has_network
+    if not has_network:
+        raise ValueError(
+            'recognition="one_pass" needs a recognition network, and this model has none: too few confident objects '
+            'were found in training, or it was switched off. Use recognition="auto", which slides windows then, or '
+            "fit again"
+        )
+    if step is not None:
+        raise ValueError(
+            f'stride={step} is the distance of sliding windows, and recognition="one_pass" has none; leave one of '
+            "the two out"
+        )
+    return False
 
 
 def training_overlap(parameters: Parameters, shape: str) -> float:
     """alpha in training: how much of the smaller box two objects may share."""
     return _overlap_or(parameters.overlap_threshold, _TRAINING_OVERLAP[shape])
+
+
+def prediction_slots(bounds: Bounds, config: ModelConfig) -> int:
+    """The most objects that a window can hold in prediction."""
+    return min(_PREDICTION_SLOTS * bounds.max_objects, int(np.prod(config.grid_shape)))
 
 
 def prediction_overlap(parameters: Parameters) -> float:

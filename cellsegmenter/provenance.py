@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cellsegmenter.model.structured_vae import StructuredVAE
+from cellsegmenter.recognition.network import RecognitionNetwork
 from cellsegmenter.serialization import plain_value
 
 __all__ = ["model_card", "model_hash", "software_versions"]
@@ -32,6 +33,7 @@ def model_card(
     trained_on: str,
     working_diameter: float,
     parameters: dict[str, Any],
+    recognition: dict[str, Any],
 ) -> dict[str, Any]:
     """What a model was trained on and how, in words and numbers that JSON holds.
 
@@ -46,6 +48,8 @@ def model_card(
         px.
     parameters : dict
         Those of the estimator that somebody who uses the model should know.
+    recognition : dict
+        What its sleep phase learned from; empty if there was none.
     """
     last = {name: float(values[-1]) for name, values in history.items()}
     return {
@@ -58,10 +62,11 @@ def model_card(
         "objects_per_window": round(last["objects"], 2) if last else None,
         "working_diameter_px": round(working_diameter, 1),
         "weights": sum(p.numel() for p in model.parameters()),
+        **({"recognition": recognition} if recognition else {}),
     }
 
 
-def model_hash(model: StructuredVAE, intensity: str) -> str:
+def model_hash(model: StructuredVAE, recognition: RecognitionNetwork | None, intensity: str) -> str:
     """SHA-256 of a model's architecture and weights, and of the intensities that it knows, in hexadecimal.
 
     Two models of the same hash give the same posterior, whatever file they come from.
@@ -69,12 +74,17 @@ def model_hash(model: StructuredVAE, intensity: str) -> str:
     Parameters
     ----------
     model : StructuredVAE
+    recognition : RecognitionNetwork or None
     intensity : {"log", "linear"}
         See `CellSegmenter`.
     """
     architecture = {"config": model.config.to_dict(), "intensity": intensity}
+    tensors = dict(model.state_dict())
+    if recognition is not None:
+        architecture["recognition"] = recognition.config.to_dict()
+        tensors |= {f"recognition.{name}": value for name, value in recognition.state_dict().items()}
     digest = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         values = np.ascontiguousarray(tensor.detach().cpu().numpy())
         digest.update(f"{name} {values.dtype} {values.shape}".encode())
         digest.update(values.tobytes())

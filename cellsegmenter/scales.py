@@ -1,4 +1,4 @@
-"""At which scale a model sees an image, and which parts of it at scales of their own."""
+"""At which scale a model sees an image."""
 
 from __future__ import annotations
 
@@ -6,60 +6,49 @@ import math
 import warnings
 from typing import Any, Literal
 
-from cellsegmenter.local_diameter import Part, parts_of_one_size
-from cellsegmenter.preparation import CroppedImage, PreparedImage, prepare_image
-from cellsegmenter.region import Region
+from cellsegmenter.diameter import estimate_diameter
+from cellsegmenter.preparation import PreparedImage, prepare_image
 from cellsegmenter.validation import check_choice, check_number
 
-__all__ = ["image_parts", "prepare_part", "said_of_parts", "scale_of", "warn_of_extreme_scales"]
+__all__ = ["image_diameter", "prepare_at_scale", "said_of_scale", "scale_of", "warn_of_extreme_scale"]
 
 # An image that is enlarged more than this has 64 times as many pixels; of one that is made smaller than its inverse
 # little is left.
 _EXTREME = 8
 
 
-def image_parts(
-    image: Any, diameter: float | Literal["auto"] | None, n_jobs: int | None = None
-) -> list[Part]:
-    """The parts of an image (C, H, W) in which objects are of one size.
+def image_diameter(image: Any, diameter: float | Literal["auto"] | None) -> float:
+    """The diameter of the objects in an image (C, H, W), px; nan where it is not known.
 
     Parameters
     ----------
     image : array-like (C, H, W)
     diameter : float, "auto" or None
-        px of an object in the image, which is one part then; "auto" estimates it, here and there in a large image.
-        None: unknown, nan.
-    n_jobs : int, optional
-        For joblib.
+        What the user says; "auto" estimates it, and None leaves the image as it is.
     """
     if isinstance(diameter, str):
         check_choice("diameter", diameter, ("auto",))
-        return parts_of_one_size(image, n_jobs)
-    known = float("nan") if diameter is None else check_number("diameter", diameter, low=1)
-    return [Part(Region(0, 0, int(image.shape[-2]), int(image.shape[-1])), known)]
+        return estimate_diameter(image)
+    return float("nan") if diameter is None else check_number("diameter", diameter, low=1)
 
 
-def said_of_parts(parts: list[Part], working_diameter: float) -> str:
+def said_of_scale(diameter: float, working_diameter: float) -> str:
     """In words to which scale an image is brought; empty if it is taken as it is."""
-    scales = sorted(scale_of(part.diameter, working_diameter) for part in parts)
-    to = f"to the model's diameter of {working_diameter:.1f} px"
-    if len(parts) > 1:
-        factors = f"{scales[0]:.3g} to {scales[-1]:.3g}"
-        return f"{len(parts)} parts with objects of different sizes, rescaled by {factors} {to}"
-    return "" if scales[0] == 1.0 else f"rescaled by {scales[0]:.3g} {to}"
+    scale = scale_of(diameter, working_diameter)
+    if scale == 1.0:
+        return ""
+    return f"rescaled by {scale:.3g} to the model's diameter of {working_diameter:.1f} px"
 
 
-def warn_of_extreme_scales(parts: list[Part], working_diameter: float) -> None:
+def warn_of_extreme_scale(diameter: float, working_diameter: float) -> None:
     """Warn where a diameter is so far from the model's that it is hardly meant."""
-    for part in parts:
-        scale = scale_of(part.diameter, working_diameter)
-        if not 1 / _EXTREME <= scale <= _EXTREME:
-            warnings.warn(
-                f"diameter={part.diameter:.3g} px is far from the {working_diameter:.1f} px that the model knows: the "
-                f"image is rescaled by {scale:.3g}, and its pixels become {scale**2:.2g} times as many",
-                stacklevel=2,
-            )
-            return
+    scale = scale_of(diameter, working_diameter)
+    if not 1 / _EXTREME <= scale <= _EXTREME:
+        warnings.warn(
+            f"diameter={diameter:.3g} px is far from the {working_diameter:.1f} px that the model knows: the "
+            f"image is rescaled by {scale:.3g}, and its pixels become {scale**2:.2g} times as many",
+            stacklevel=2,
+        )
 
 
 def scale_of(diameter: float, working_diameter: float) -> float:
@@ -67,13 +56,13 @@ def scale_of(diameter: float, working_diameter: float) -> float:
     return working_diameter / diameter if math.isfinite(diameter) else 1.0
 
 
-def prepare_part(
-    image: Any, part: Part, *, working_diameter: float, intensity: Literal["log", "linear"]
+def prepare_at_scale(
+    image: Any, diameter: float, *, working_diameter: float, intensity: Literal["log", "linear"]
 ) -> PreparedImage:
-    """A part of an image (C, H, W) as an image of its own, at the scale that its objects need."""
+    """An image (C, H, W) at the scale that its objects of a diameter need; as it is where that is nan."""
     return prepare_image(
-        CroppedImage(image, part.region),
-        scale=scale_of(part.diameter, working_diameter),
+        image,
+        scale=scale_of(diameter, working_diameter),
         diameter=working_diameter,
         intensity=intensity,
     )

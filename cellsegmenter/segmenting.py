@@ -1,38 +1,44 @@
-"""What `predict` does, from one image to its co-membership graph in the user's own pixels."""
+"""What `predict` does, from one image to its co-membership graph in the user's own pixels.
+
+Two ways lead to posterior samples.  Recognition is one pass over the whole image: candidates, and samples that are
+segmentations of all of it.  Sliding windows are the published way: every window has samples of its own.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-import torch
-from tqdm import tqdm
+import numpy as np
 
-from cellsegmenter.consensus import MERGE_TOLERANCE, MIN_EDGE, AbsoluteResolution, Consensus, Visits
-from cellsegmenter.image_consensus import ImageConsensus
+from cellsegmenter.consensus import (
+    MERGE_TOLERANCE,
+    MIN_EDGE,
+    AbsoluteResolution,
+    Consensus,
+    ShapeConsensus,
+    ShapePosterior,
+    Visits,
+)
+from cellsegmenter.fitted import FittedModel
+from cellsegmenter.image_consensus import CutDefaults, ImageConsensus
 from cellsegmenter.inference import InferenceSettings, infer_tiles
-from cellsegmenter.local_diameter import Part
-from cellsegmenter.model.structured_vae import StructuredVAE
-from cellsegmenter.parted_consensus import PartConsensus, PartedConsensus
 from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.provenance import model_hash
+from cellsegmenter.recognition.calibration import log_odds
+from cellsegmenter.recognition.candidates import Candidates, find_candidates, load_candidates
+from cellsegmenter.recognition.sampling import OVERLAP, sample_presence
+from cellsegmenter.recognition.stars import Stars
+from cellsegmenter.recognition.suppression import overlapping_pairs
 from cellsegmenter.region import Region
-from cellsegmenter.scales import prepare_part, scale_of
-from cellsegmenter.store import FolderStore, MemoryStore, Store
-from cellsegmenter.windows import TILE_SIZE, Tiling, make_tiling
+from cellsegmenter.scales import scale_of
+from cellsegmenter.store import Store
+from cellsegmenter.windows import Tiling, make_tiling
+from cellsegmenter.workspace import Workspace
 
-__all__ = [
-    "PREDICTION_SLOTS",
-    "consensus_of",
-    "consensus_of_parts",
-]
+__all__ = ["RecognitionSettings", "consensus_of", "window_graph"]
 
-# Slots of a window, over those in training.  Some windows of real images are far denser than the mean;
-# suppression, not a lack of slots, should limit them.
-PREDICTION_SLOTS = 2
 # d_c in working diameters: measured on simulated posteriors, below 0.7 large objects are split.
 _CUTOFF_DIAMETERS = 1.0
 # The smallest object, as a fraction of the smallest box's area.
@@ -42,161 +48,207 @@ _SMALLEST_FRACTION = 0.25
 _BYTES_PER_VISIT = 14  # of a pixel at working scale
 _BYTES_PER_WORKING_PIXEL = 36
 _BYTES_PER_PIXEL = 16  # of the user's image: pixels, labels and foreground
-# Around a part whose objects are of another size than its neighbours': objects on the border are whole.
-_MARGIN_DIAMETERS = 2
+# Around a region, in diameters: objects whose candidates may decide which ones of the region stay.
+_MARGIN_DIAMETERS = 4
 _VERSION = version("cellsegmenter")
 
 
-def consensus_of_parts(
-    model: StructuredVAE,
-    image: Any,
-    parts: list[Part],
-    settings: InferenceSettings,
-    *,
-    working_diameter: float,
-    intensity: Literal["log", "linear"],
-    resolution: Literal["auto"] | float | AbsoluteResolution,
-    region: Region | None = None,
-    work_folder: str | Path | None = None,
-    max_memory: int | None = None,
-    **options: Any,
-) -> ImageConsensus | PartedConsensus:
-    """Sample the posterior of an image (C, H, W) with each part at the scale that its objects need.
+class RecognitionSettings(NamedTuple):
+    """How the posterior of an image is sampled in one pass."""
 
-    A part is seen with a margin and as an image of its own: its intensities are normalised by what it shows, and what
-    is found in it does not depend on the other parts, nor on the region that is asked for.  Parameters, `options` too,
-    are those of `consensus_of`; `intensity` is that of `prepare_image`.
-    """
-    whole = Region(0, 0, *image.shape[-2:])
-    wanted = whole if region is None else region
-    shown = [part for part in parts if part.region.meets(wanted)]
-    seen = [_with_margin(part, whole) for part in shown]
-
-    def consensus(part: Part, settings: InferenceSettings, **where: Any) -> ImageConsensus:
-        return consensus_of(
-            model,
-            prepare_part(image, part, working_diameter=working_diameter, intensity=intensity),
-            scale_of(part.diameter, working_diameter),
-            settings,
-            working_diameter=working_diameter,
-            resolution=resolution,
-            region=part.region.common(wanted).within(part.region),
-            **where,
-            **options,
-        )
-
-    if len(seen) == 1:
-        return consensus(seen[0], settings, work_folder=work_folder, max_memory=max_memory)
-    visits = _visits(model.config.window_size, settings)
-    frames = [part.region.common(wanted) for part in seen]
-    needed = sum(
-        memory_needed(frame.shape, _scaled(frame.shape, scale_of(part.diameter, working_diameter)), visits)
-        for part, frame in zip(seen, frames, strict=True)
-    )
-    store: Store = MemoryStore()
-    if work_folder is not None and (max_memory is None or needed > max_memory):
-        of_parts = [[*part.region, part.diameter] for part in shown]
-        store = FolderStore(work_folder, {"version": _VERSION, "region": list(wanted), "parts": of_parts})
-    quiet, progress = replace(settings, progress=False), settings.progress
-    bar = tqdm(seen, desc="inference", unit="part", disable=None if progress else True)
-    made = []
-    for number, part in enumerate(bar):
-        folder = store.path / f"part-{number}" if isinstance(store, FolderStore) else None
-        core = shown[number].region.common(wanted)
-        made.append(
-            PartConsensus(
-                core.within(wanted),
-                frames[number].within(wanted),
-                consensus(part, quiet, work_folder=folder),
-            )
-        )
-    return PartedConsensus(made, wanted.shape, store, resolution=resolution, progress=progress)
-
-
-def _with_margin(part: Part, whole: Region) -> Part:
-    """A part with what is around it; the whole image has nothing around."""
-    if part.region == whole:
-        return part
-    margin = round(_MARGIN_DIAMETERS * part.diameter)
-    return part._replace(region=part.region.grown(margin).common(whole))
+    n_samples: int  # segmentations of the whole image
+    seed: int = 0
 
 
 def consensus_of(
-    model: StructuredVAE,
+    model: FittedModel,
     prepared: PreparedImage,
-    scale: float,
-    settings: InferenceSettings,
+    diameter: float,
+    settings: RecognitionSettings | InferenceSettings,
+    workspace: Workspace,
     *,
-    working_diameter: float,
     resolution: Literal["auto"] | float | AbsoluteResolution,
     min_size: int | None,
-    n_jobs: int | None,
-    device: torch.device,
     region: Region | None = None,
-    work_folder: str | Path | None = None,
-    max_memory: int | None = None,
-    tile_size: int = TILE_SIZE,
 ) -> ImageConsensus:
     """Sample the posterior of a prepared image, or of a region of it, and make its graph ready to be cut.
 
-    A region is in px of the user's image.  It sees what the whole image sees there: the same windows with the same
-    random numbers, which look beyond its border.
+    A region is in px of the user's image.  It sees what the whole image sees there: the same networks around it, with
+    the same random numbers.
 
-    With a work folder everything that grows with the image stays on disk, and what an earlier call with the same
-    arguments has left there is not done again.  With `max_memory` (bytes) it is used only where memory will not do.
+    Parameters
+    ----------
+    model : FittedModel
+    prepared : PreparedImage
+    diameter : float
+        px of an object in the user's image; nan if it is taken as it is.
+    settings : RecognitionSettings or InferenceSettings
+        One pass, or sliding windows.
+    workspace : Workspace
+        With a folder everything that grows with the image stays on disk, and what an earlier call with the same
+        arguments has left there is not done again.
+    resolution, min_size
+        The defaults of `cut`; `min_size` in px of the user's image, None is a quarter of the smallest box.
+    region : Region, optional
     """
-    size = model.config.window_size
     region = Region(0, 0, *prepared.original_shape) if region is None else region
+    scale = scale_of(diameter, model.working_diameter)
+    if min_size is None:
+        min_size = max(1, round(_SMALLEST_FRACTION * model.smallest_side**2 / scale**2))
+    defaults = CutDefaults(resolution, min_size, settings.seed)
+    if isinstance(settings, RecognitionSettings):
+        graph = _shape_graph(model, prepared, scale, settings, workspace, region)
+        return ImageConsensus(graph, None, scale, defaults)
+    return _window_consensus(model, prepared, scale, settings, defaults, workspace, region)
+
+
+# --- one pass ---------------------------------------------------------------------------------------------------
+
+
+def _shape_graph(
+    model: FittedModel,
+    prepared: PreparedImage,
+    scale: float,
+    settings: RecognitionSettings,
+    workspace: Workspace,
+    region: Region,
+) -> ShapeConsensus:
+    """The graph of the candidates of an image, in px of the region."""
+    frame = prepared.working_region(region)
+    needed = math.prod(region.shape) * _BYTES_PER_PIXEL
+    store = workspace.store(
+        needed,
+        lambda: _identity(model, prepared, scale, region) | {"way": "recognition", **settings._asdict()},
+    )
+    margin = round(_MARGIN_DIAMETERS * model.working_diameter)
+    whole = Region(0, 0, *prepared.shape[-2:])
+    near = frame.grown(margin).common(whole)
+    blocks = find_candidates(
+        model, prepared, store, region=near, n_jobs=workspace.n_jobs, progress=workspace.progress
+    )
+    candidates = load_candidates(store, blocks)
+    posterior = shape_posterior(model, candidates, settings)
+    return ShapeConsensus(
+        posterior._replace(stars=_in_region(posterior.stars, prepared, region)),
+        region.shape,
+        store,
+        n_jobs=workspace.n_jobs,
+        progress=workspace.progress,
+    )
+
+
+def shape_posterior(
+    model: FittedModel, candidates: Candidates, settings: RecognitionSettings
+) -> ShapePosterior:
+    """Samples of which candidates are on, at working scale."""
+    assert model.recognition is not None
+    calibration = model.recognition.calibration
+    logit = log_odds(calibration, candidates.score, candidates.witness)
+    pairs = overlapping_pairs(candidates.stars, OVERLAP)
+    present = sample_presence(
+        candidates.stars,
+        logit,
+        pairs,
+        spread=calibration.spread,
+        n_samples=settings.n_samples,
+        seed=settings.seed,
+    )
+    order = np.empty(len(logit), np.int64)
+    order[np.argsort(-logit, kind="stable")] = np.arange(len(logit))
+    return ShapePosterior(candidates.stars, order, present, candidates.z_what)
+
+
+def _in_region(stars: Stars, prepared: PreparedImage, region: Region) -> Stars:
+    """Stars at working scale in px of a region of the user's image."""
+    factor = np.array(prepared.original_shape) / np.array(prepared.shape[-2:])
+    centre = stars.centre * factor - region.corner
+    return Stars(centre.astype(np.float32), (stars.radii * np.sqrt(factor.prod())).astype(np.float32))
+
+
+# --- sliding windows --------------------------------------------------------------------------------------------
+
+
+def _window_consensus(
+    model: FittedModel,
+    prepared: PreparedImage,
+    scale: float,
+    settings: InferenceSettings,
+    defaults: CutDefaults,
+    workspace: Workspace,
+    region: Region,
+) -> ImageConsensus:
+    """The graph of the windows of an image, seen in px of the region."""
     frame = prepared.working_region(region)
     rows, columns = prepared.working_pixels(region)
-    tiling = make_tiling(prepared.shape[-2:], size, settings.stride, tile_size).within(frame)
-    edges = {
-        "cutoff_distance": _CUTOFF_DIAMETERS * working_diameter,
-        "min_edge": MIN_EDGE,
-        "merge_tolerance": MERGE_TOLERANCE,
+    tiling = _tiling(model, prepared, settings, frame)
+    visits = _visits(model, settings, frame)
+    of_windows = {
+        "way": "windows",
+        "stride": settings.stride,
+        "n_samples": settings.n_samples,
+        "seed": settings.seed,
+        "max_objects": settings.max_objects,
+        "overlap_threshold": settings.overlap_threshold,
+        "tile_rows": tiling.rows.tolist(),
+        "tile_columns": tiling.columns.tolist(),
     }
-    visits = _visits(size, settings, (frame.row, frame.column))
-    store: Store = MemoryStore()
     needed = memory_needed(region.shape, frame.shape, visits)
-    if work_folder is not None and (max_memory is None or needed > max_memory):
-        store = FolderStore(work_folder, _identity(model, prepared, scale, settings, frame, tiling) | edges)
-    infer_tiles(model, prepared, settings, device, store=store, tiling=tiling, region=frame, n_jobs=n_jobs)
-    graph = Consensus(
+    store = workspace.store(needed, lambda: _identity(model, prepared, scale, region) | of_windows)
+    graph = window_graph(model, prepared, settings, store, workspace, region=frame)
+    return ImageConsensus(graph, (rows - frame.row, columns - frame.column), scale, defaults)
+
+
+def window_graph(
+    model: FittedModel,
+    image: Any,
+    settings: InferenceSettings,
+    store: Store,
+    workspace: Workspace,
+    *,
+    region: Region | None = None,
+) -> Consensus:
+    """The graph of the windows of a normalised image (C, H, W) at working scale, or of a region of it, px there."""
+    frame = Region(0, 0, *image.shape[-2:]) if region is None else region
+    tiling = _tiling(model, image, settings, frame)
+    infer_tiles(
+        model.generative,
+        image,
+        settings,
+        model.device,
+        store=store,
+        tiling=tiling,
+        region=frame,
+        n_jobs=workspace.n_jobs,
+    )
+    return Consensus(
         store,
         tiling,
-        visits=visits,
-        n_jobs=n_jobs,
+        visits=_visits(model, settings, frame),
+        cutoff_distance=_CUTOFF_DIAMETERS * model.working_diameter,
+        min_edge=MIN_EDGE,
+        merge_tolerance=MERGE_TOLERANCE,
+        n_jobs=workspace.n_jobs,
         progress=settings.progress,
-        **edges,
-    )
-    if min_size is None:
-        min_size = max(1, round(_SMALLEST_FRACTION * model.config.object_size[0] ** 2 / scale**2))
-    return ImageConsensus(
-        graph,
-        (rows - frame.row, columns - frame.column),
-        scale,
-        resolution=resolution,
-        min_size=min_size,
-        random_state=settings.seed,
     )
 
 
-def _visits(window_size: int, settings: InferenceSettings, corner: tuple[int, int] = (0, 0)) -> Visits:
-    """How often, and by windows where, the pixels of a frame are seen; its first one, at working scale, is `corner`."""
+def _tiling(model: FittedModel, image: Any, settings: InferenceSettings, frame: Region) -> Tiling:
+    size = model.generative.config.window_size
+    return make_tiling(image.shape[-2:], size, settings.stride, settings.tile_size).within(frame)
+
+
+def _visits(model: FittedModel, settings: InferenceSettings, frame: Region) -> Visits:
+    """How often, and by windows where, the pixels of a frame at working scale are seen."""
     return Visits(
-        window_size // settings.stride,
+        model.generative.config.window_size // settings.stride,
         settings.n_samples or 1,
         settings.stride,
-        (-corner[0] % settings.stride, -corner[1] % settings.stride),
+        (-frame.row % settings.stride, -frame.column % settings.stride),
     )
-
-
-def _scaled(shape: tuple[int, int], scale: float) -> tuple[int, int]:
-    return math.ceil(shape[0] * scale), math.ceil(shape[1] * scale)
 
 
 def memory_needed(shape: tuple[int, int], working_shape: tuple[int, int], visits: Visits) -> int:
-    """About how many bytes an image, or its region, needs without a work folder; more if it is very dense.
+    """About how many bytes the windows of an image, or of its region, need without a work folder; more if very dense.
 
     Parameters
     ----------
@@ -208,28 +260,14 @@ def memory_needed(shape: tuple[int, int], working_shape: tuple[int, int], visits
     return of_graph + math.prod(shape) * _BYTES_PER_PIXEL
 
 
-def _identity(
-    model: StructuredVAE,
-    prepared: PreparedImage,
-    scale: float,
-    settings: InferenceSettings,
-    frame: Region,
-    tiling: Tiling,
-) -> dict[str, Any]:
+def _identity(model: FittedModel, prepared: PreparedImage, scale: float, region: Region) -> dict[str, Any]:
     """What the records in a work folder depend on, in words and numbers that can be compared; causes come first."""
     return {
         "version": _VERSION,
-        "model": model_hash(model, prepared.intensity)[:16],
-        "stride": settings.stride,
-        "n_samples": settings.n_samples,
-        "seed": settings.seed,
+        "model": model_hash(model.generative, model.recognition, model.intensity)[:16],
         "image_shape": list(prepared.original_shape),
         "scale": round(scale, 6),
         "working_shape": list(prepared.shape),
-        "region": list(frame),
+        "region": list(region),
         "image": prepared.pixels_hash,
-        "max_objects": settings.max_objects,
-        "overlap_threshold": settings.overlap_threshold,
-        "tile_rows": tiling.rows.tolist(),
-        "tile_columns": tiling.columns.tolist(),
     }

@@ -19,6 +19,7 @@ from cellsegmenter.consensus import AbsoluteResolution
 from cellsegmenter.io import replacing
 from cellsegmenter.model.config import ModelConfig
 from cellsegmenter.model.structured_vae import StructuredVAE
+from cellsegmenter.recognition.network import RecognitionConfig, RecognitionNetwork
 
 __all__ = ["ModelFileError", "load_segmenter", "plain_value", "save_segmenter"]
 
@@ -26,6 +27,8 @@ _FORMAT = "cellsegmenter-model-1"
 # Parameters that belong to a machine or a session and do not travel with a model.  Nor are they taken from a file
 # of an earlier version, which held warm_start: the next `fit` of a loaded model would go on from it unasked.
 _NOT_SAVED = ("checkpoint", "device", "n_jobs", "tensorboard", "verbose", "warm_start")
+# What begins the names of the recognition network's tensors, and the name of the composites that are shown.
+_RECOGNITION, _EXAMPLES = "recognition.", "recognition_examples"
 _PLAIN_ATTRIBUTES = ("n_channels_in_", "noise_scale_", "working_diameter_", "penalties_", "card_")
 
 Segmenter = TypeVar("Segmenter")
@@ -47,10 +50,16 @@ def save_segmenter(path: Path, segmenter: Any, *, half: bool) -> None:
     description = {
         "parameters": {n: plain_value(value) for n, value in parameters.items() if n not in _NOT_SAVED},
         "config": segmenter.model_.config.to_dict(),
-        "history_": {n: [float(f"{v:.5g}") for v in values] for n, values in segmenter.history_.items()},
+        "history_": _plain_history(segmenter.history_),
         **{name: getattr(segmenter, name) for name in _PLAIN_ATTRIBUTES},
     }
     tensors = segmenter.model_.state_dict()
+    network = segmenter.recognition_
+    if network is not None:
+        description["recognition"] = network.config.to_dict()
+        description["recognition_history_"] = _plain_history(segmenter.recognition_history_)
+        tensors |= {f"{_RECOGNITION}{name}": value for name, value in network.state_dict().items()}
+        tensors[_EXAMPLES] = torch.from_numpy(segmenter.recognition_examples_)
     _write_model_file(path, _half_precision(tensors) if half else tensors, description)
 
 
@@ -63,16 +72,37 @@ def load_segmenter(path: Path, kind: type[Segmenter]) -> Segmenter:
             **{n: _parameter_value(n, value) for n, value in parameters.items() if n not in _NOT_SAVED}
         )
         segmenter.model_ = StructuredVAE(ModelConfig.from_dict(description["config"]))
+        examples = tensors.pop(_EXAMPLES, torch.zeros(0, 2, 0, 0))
+        own = {name.removeprefix(_RECOGNITION): tensors.pop(name) for name in _recognition_names(tensors)}
         segmenter.model_.load_state_dict(tensors)
+        segmenter.recognition_ = None
+        if "recognition" in description:
+            segmenter.recognition_ = RecognitionNetwork(RecognitionConfig(**description["recognition"]))
+            segmenter.recognition_.load_state_dict(own)
+            segmenter.recognition_.eval()
+        segmenter.recognition_history_ = _history(description.get("recognition_history_", {}))
+        segmenter.recognition_examples_ = examples.to(torch.uint8).numpy()
         for name in _PLAIN_ATTRIBUTES:
             setattr(segmenter, name, description[name])
-        segmenter.history_ = {name: np.array(values) for name, values in description["history_"].items()}
+        segmenter.history_ = _history(description["history_"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ModelFileError(
             f"{path} does not hold a model of this version ({error}); load it with the version that wrote it"
         ) from error
     segmenter.model_.eval()
     return segmenter
+
+
+def _recognition_names(tensors: dict[str, Tensor]) -> list[str]:
+    return [name for name in tensors if name.startswith(_RECOGNITION)]
+
+
+def _plain_history(history: dict[str, np.ndarray]) -> dict[str, list[float]]:
+    return {name: [float(f"{value:.5g}") for value in values] for name, values in history.items()}
+
+
+def _history(plain: dict[str, list[float]]) -> dict[str, np.ndarray]:
+    return {name: np.array(values) for name, values in plain.items()}
 
 
 def _write_model_file(path: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "make_tiling",
     "make_windows",
     "random_crop",
+    "read_reflected",
     "reflect_index",
 ]
 
@@ -55,7 +56,7 @@ def reflect_index(position: np.ndarray, length: int) -> np.ndarray:
     return np.minimum(folded, period - folded)  # length 1: period 1, so always 0
 
 
-def _read_reflected(image: Any, corner: np.ndarray, extent: np.ndarray) -> np.ndarray:
+def read_reflected(image: Any, corner: np.ndarray, extent: np.ndarray) -> np.ndarray:
     """The (C, *extent) rectangle whose first row and column are `corner`, touching only the pixels that it shows."""
     rows, columns = (
         reflect_index(np.arange(low, low + n), length)
@@ -118,7 +119,7 @@ class WindowGrid:
             )
         corner = self.origin.min(axis=0)
         extent = self.origin.max(axis=0) + self.window_size - corner
-        return ImagePart(_read_reflected(image, corner, extent), corner, self)
+        return ImagePart(read_reflected(image, corner, extent), corner, self)
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,7 @@ def make_windows(image_shape: tuple[int, int], window_size: int, stride: int) ->
 
 def first_window(image: Any, size: int) -> np.ndarray:
     """The (C, size, size) window whose pixel (0, 0) is that of `image` (C, H, W); reflected where it ends sooner."""
-    return _read_reflected(image, np.array([0, 0]), np.array([size, size]))
+    return read_reflected(image, np.array([0, 0]), np.array([size, size]))
 
 
 def random_crop(image: Any, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -269,4 +270,4 @@ def random_crop(image: Any, size: int, rng: np.random.Generator) -> np.ndarray:
         raise ValueError(f"size={size!r} must be at least 1 px")
     slack = [length - size for length in image.shape[-2:]]
     row, column = (int(rng.integers(min(0, free), max(0, free), endpoint=True)) for free in slack)
-    return _read_reflected(image, np.array([row, column]), np.array([size, size]))
+    return read_reflected(image, np.array([row, column]), np.array([size, size]))

@@ -10,7 +10,7 @@ import click
 from . import options
 from .models import load_model
 from .outputs import ENDINGS, check_outputs
-from .results import describe, seen_parts
+from .results import Seen, describe
 
 
 @click.command()
@@ -43,8 +43,8 @@ def demo(output: Path, running: options.Running) -> None:
     io.write_labels(labels, segmentation.labels)
     io.write_table(table, segmenter.table(segmentation, image))
     io.write_overlay(overlay, image, segmentation.labels)
-    parts = seen_parts(consensus, segmenter.working_diameter_)
-    running.say(describe(segmentation, parts, time.perf_counter() - started, given=False))
+    seen = Seen.of(consensus, segmenter.working_diameter_)
+    running.say(describe(segmentation, seen, time.perf_counter() - started, given=False))
     precision = average_precision(annotation, segmentation.labels)
     running.say(f"  {annotation.max()} were annotated by hand; average precision at IoU 0.5: {precision:.2f}")
     for path in (labels, table, overlay):

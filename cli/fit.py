@@ -33,6 +33,8 @@ class Training(NamedTuple):
     batch_size: int | None
     learning_rate: float | None
     diameter: float | str | None
+    recognition: str | None
+    recognition_steps: int | None
     checkpoint: Path | None
     tensorboard: Path | None
 
@@ -104,6 +106,13 @@ training = options.as_one(
         "with --start-from]",
     ),
     options.diameter,
+    options.recognition,
+    click.option(
+        "--recognition-steps",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Steps of the sleep phase.  [default: 1400, or --steps if these are fewer]",
+    ),
     click.option(
         "--checkpoint",
         type=options.FILE,

@@ -13,7 +13,7 @@ from .outputs import Job
 if TYPE_CHECKING:
     from cellsegmenter.consensus import Segmentation
 
-    from .results import Result, SeenPart
+    from .results import Result, Seen
 
 # What leaves the result as it is, and what is compared elsewhere: a model's file may have moved, its hash tells.
 NOT_COMPARED = {"n_jobs", "device", "model", "model_parameters"}
@@ -43,7 +43,7 @@ def manifest(job: Job, result: Result, request: dict[str, Any], seconds: dict[st
         "planes": [
             {axis.lower(): at for axis, at in result.images.position(i).items()}
             | found(plane.segmentation)
-            | {"seen_at": [_seen(part) for part in plane.parts]}
+            | _seen(plane.seen)
             for i, plane in enumerate(result.planes)
         ],
         "outputs": {kind: str(path.absolute()) for kind, path in job.files.items()},
@@ -126,9 +126,14 @@ def _differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
     )
 
 
-def _seen(part: SeenPart) -> dict[str, Any]:
-    """A part of the image, px, the size of its objects there and the scale that it was seen at."""
-    return {"region": list(part.region), "diameter": round(part.diameter, 2), "scale": round(part.scale, 4)}
+def _seen(seen: Seen) -> dict[str, Any]:
+    """The size that objects were taken to have, px, the scale, and the interval of the count."""
+    interval = None if seen.n_objects is None else list(seen.n_objects)
+    return {
+        "diameter": round(seen.diameter, 2),
+        "scale": round(seen.scale, 4),
+        "objects_90_percent": interval,
+    }
 
 
 def _size(path: Path) -> int | None:

@@ -184,14 +184,17 @@ model = click.option(
 )
 
 samples = click.option(
-    "--samples", type=click.IntRange(min=1), metavar="N", help="Posterior samples to agree on."
+    "--samples",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Posterior samples: of the whole image in one pass, or of every window.",
 )
 
 stride = click.option(
     "--stride",
     type=click.IntRange(min=1),
     metavar="PX",
-    help="Step between windows; a divisor of their size.",
+    help="Step between sliding windows; a divisor of their size.",
 )
 
 diameter = click.option(
@@ -201,6 +204,14 @@ diameter = click.option(
     metavar="PX|auto|none",
     help="The objects' diameter in the image, which is rescaled to the model's working scale; none takes the image "
     "as it is.",
+)
+
+
+recognition = click.option(
+    "--recognition",
+    type=click.Choice(["auto", "one_pass", "windows"]),
+    help="One pass over the whole image by a recognition network, or sliding windows as published; auto takes the "
+    "former where the model has learned it and no --stride is given.  [default: auto]",
 )
 
 

@@ -88,6 +88,7 @@ cutting = options.as_one(
     options.samples,
     options.stride,
     options.diameter,
+    options.recognition,
 )
 
 
@@ -144,7 +145,7 @@ def predict(
     segmenter = load_model(model).set_params(
         device=running.device,
         verbose=not running.quiet and len(jobs) == 1,
-        **options.parameters(n_jobs=n_jobs, diameter=cutting.diameter),
+        **options.parameters(n_jobs=n_jobs, diameter=cutting.diameter, recognition=cutting.recognition),
     )
     work = Work(
         segmenter,

@@ -15,31 +15,29 @@ if TYPE_CHECKING:
     from cellsegmenter.consensus import Segmentation
     from cellsegmenter.image_consensus import ImageConsensus
     from cellsegmenter.io import ImageStack
-    from cellsegmenter.parted_consensus import PartedConsensus
-    from cellsegmenter.region import Region
     from cellsegmenter.store import Image
 
     Table = dict[str, np.ndarray]
 
 
-class SeenPart(NamedTuple):
-    """A part of an image, and the scale at which the model saw it."""
+class Seen(NamedTuple):
+    """How the model saw an image."""
 
-    region: Region  # px of the image
     diameter: float  # px of an object in the image
     scale: float  # size at which it was seen, over its own
+    n_objects: tuple[int, int] | None  # the 5th and the 95th percentile of the counts of posterior samples
 
-
-def seen_parts(consensus: ImageConsensus | PartedConsensus, working_diameter: float) -> list[SeenPart]:
-    """How the model, which knows objects of a diameter in px, saw an image."""
-    return [SeenPart(region, working_diameter / scale, scale) for region, scale in consensus.scales]
+    @classmethod
+    def of(cls, consensus: ImageConsensus, working_diameter: float) -> Seen:
+        """The model knows objects of `working_diameter` px."""
+        return cls(working_diameter / consensus.scale, consensus.scale, consensus.count_interval())
 
 
 class Plane(NamedTuple):
     """What was found in one plane of an image."""
 
     segmentation: Segmentation
-    parts: list[SeenPart]
+    seen: Seen
     work_folder: Path | None  # that it was done in, if memory would not do
 
 
@@ -117,27 +115,20 @@ def with_image(table: Table, name: str) -> Table:
     return {"image": np.full(len(table["label"]), name), **table}
 
 
-def describe(segmentation: Segmentation, parts: list[SeenPart], seconds: float, *, given: bool) -> str:
+def describe(segmentation: Segmentation, seen: Seen, seconds: float, *, given: bool) -> str:
     """What was found, at which scale and resolution, which may have been given, and how long it took."""
     resolution = segmentation.resolution
-    seen = _describe_scales(parts)
+    size = "" if seen.scale == 1 else f", taken to be {seen.diameter:.3g} px across"
     if not len(segmentation):
-        return f"  no objects ({seconds:.1f} s){seen}"
+        return f"  no objects ({seconds:.1f} s){size}"
+    count = "" if seen.n_objects is None else f", {seen.n_objects[0]} to {seen.n_objects[1]} with 90 %"
     chosen = "as given" if given else "the model's own"
     if resolution.chosen_by == "auto":
         chosen = "chosen automatically"
     return (
-        f"  {len(segmentation)} objects ({seconds:.1f} s){seen}, at γ_abs = {resolution.absolute:.3g}, {chosen}; "
-        f"in this image that is --gamma {resolution.gamma:.4g} ({resolution.method})"
+        f"  {len(segmentation)} objects{count} ({seconds:.1f} s){size}, at γ_abs = {resolution.absolute:.3g}, "
+        f"{chosen}; in this image that is --gamma {resolution.gamma:.4g} ({resolution.method})"
     )
-
-
-def _describe_scales(parts: list[SeenPart]) -> str:
-    """What size objects were taken to have; nothing if the image was taken as it is."""
-    sizes = sorted(part.diameter for part in parts)
-    if len(parts) > 1:
-        return f", taken to be {sizes[0]:.3g} to {sizes[-1]:.3g} px across in {len(parts)} parts"
-    return "" if parts[0].scale == 1 else f", taken to be {sizes[0]:.3g} px across"
 
 
 def _column(axis: str) -> str:

@@ -38,6 +38,7 @@ DEFAULT_SIDE = 512  # px
 @options.samples
 @options.stride
 @options.diameter
+@options.recognition
 @options.reading
 @options.running
 def tune(
@@ -48,6 +49,7 @@ def tune(
     samples: int | None,
     stride: int | None,
     diameter: float | str | None,
+    recognition: str | None,
     reading: options.Reading,
     running: options.Running,
 ) -> None:
@@ -77,11 +79,12 @@ def tune(
         channel_axis=channel_axis(file),
         verbose=not running.quiet,
         random_state=running.seed,
-        **options.parameters(n_samples=samples, stride=stride, diameter=diameter),
+        **options.parameters(n_samples=samples, stride=stride, diameter=diameter, recognition=recognition),
     )
     sweep = segmenter.sweep(file.array, region=place)
     seed = running.seed or None  # 0 is what predict takes by default too
-    shown = options.given(model=model, samples=samples, stride=stride, diameter=diameter, seed=seed)
+    sampling = {"samples": samples, "stride": stride, "diameter": diameter, "recognition": recognition}
+    shown = options.given(model=model, **sampling, seed=seed)
     words = [word for name, value in shown.items() for word in (f"--{name}", value)]
     command = ["cellseg", "predict", image, *words, *reading_words(reading), "--gamma-abs", GAMMA_PLACE]
     subtitle = (

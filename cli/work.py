@@ -13,14 +13,13 @@ from .manifest import differences, earlier_files, found, manifest, write_manifes
 from .memory import Memory
 from .models import channel_axis
 from .outputs import Job
-from .results import Plane, collect, describe, seen_parts, with_image, write_results
+from .results import Plane, Seen, collect, describe, with_image, write_results
 
 if TYPE_CHECKING:
     from cellsegmenter import CellSegmenter
     from cellsegmenter.consensus import ResolutionError, Segmentation
     from cellsegmenter.image_consensus import ImageConsensus
     from cellsegmenter.io import ImageFile, ImageStack
-    from cellsegmenter.parted_consensus import PartedConsensus
 
     from .results import Table
 
@@ -35,6 +34,7 @@ class Cutting(NamedTuple):
     samples: int | None
     stride: int | None
     diameter: float | str | None
+    recognition: str | None
 
 
 class Refusal(click.ClickException):
@@ -78,7 +78,7 @@ class Work:
         self.tables: list[Table] = []
         self.request = {
             "model": "built-in" if model is None else str(model.absolute()),
-            "model_sha256": model_hash(segmenter.model_, segmenter.intensity),
+            "model_sha256": model_hash(segmenter.model_, segmenter.recognition_, segmenter.intensity),
             "seed": running.seed,
             **cutting._asdict(),
             **reading._asdict(),
@@ -152,12 +152,12 @@ class Work:
         if was_there and consensus.work_folder is not None:
             self.running.say(f"  went on from what {consensus.work_folder} held")
         segmentation = self._cut(job, consensus)
-        parts = seen_parts(consensus, self.segmenter.working_diameter_)
+        seen = Seen.of(consensus, self.segmenter.working_diameter_)
         given = cutting.gamma is not None or cutting.gamma_abs is not None
-        self.running.say(describe(segmentation, parts, time.perf_counter() - started, given=given))
-        return Plane(segmentation, parts, consensus.work_folder)
+        self.running.say(describe(segmentation, seen, time.perf_counter() - started, given=given))
+        return Plane(segmentation, seen, consensus.work_folder)
 
-    def _cut(self, job: Job, consensus: ImageConsensus | PartedConsensus) -> Segmentation:
+    def _cut(self, job: Job, consensus: ImageConsensus) -> Segmentation:
         from cellsegmenter.consensus import AbsoluteResolution, ResolutionError
 
         cutting = self.cutting
@@ -184,6 +184,7 @@ class Work:
         unsaid = {
             "n_samples",
             "stride",
+            "recognition",
             "diameter",
             "min_size",
             "resolution",

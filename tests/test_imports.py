@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"types", "files", "packages", "region"},
     {"store"},
+    {"workspace"},
     {
         "windows",
         "block_map",
@@ -21,35 +22,36 @@ LAYERS = [
         "validation",
         "haze",
         "diameter",
-        "local_diameter",
         "polarity",
         "scales",
         "metrics",
         "measurements",
         "preparation",
-        "joining",
         "io",
         "datasets",
         "counting",
     },
     {"model"},
+    {"fitted", "recognition"},
     {"training", "consensus"},
+    {"sleep"},
     {
         "parameters",
         "inference",
         "image_consensus",
-        "parted_consensus",
         "tables",
         "serialization",
         "provenance",
     },
-    {"learning", "segmenting", "suggest", "callbacks", "generation", "shape"},
+    {"segmenting"},
+    {"teaching"},
+    {"learning", "suggest", "callbacks", "generation", "shape"},
     {"counting_picture", "fitting", "html", "tuning", "report"},
     {"estimator", "pooling"},
     {"diagnosis", "napari_widget"},
     {"cli"},
 ]
-STRANGERS = [{"training", "consensus"}]
+STRANGERS = [{"training", "consensus"}, {"sleep", "consensus"}]
 TOP = "estimator"  # cellsegmenter/__init__.py re-exports it, so `import cellsegmenter` counts as this part
 
 

@@ -14,6 +14,7 @@ from cellsegmenter.consensus.resolution import (
     mean_pair_weight,
     resolve,
 )
+from cellsegmenter.consensus.shapes import ShapeConsensus, ShapePosterior
 
 __all__ = [
     "MERGE_TOLERANCE",
@@ -24,6 +25,8 @@ __all__ = [
     "Resolution",
     "ResolutionError",
     "Segmentation",
+    "ShapeConsensus",
+    "ShapePosterior",
     "Visits",
     "build_consensus",
     "check_resolution",

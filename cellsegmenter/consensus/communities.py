@@ -30,7 +30,7 @@ from scipy import sparse
 from cellsegmenter.consensus.edges import edge_unit
 from cellsegmenter.consensus.pieces import Pieces
 
-__all__ = ["Objective", "leiden_communities", "solve_graph"]
+__all__ = ["Objective", "leiden_communities", "quality", "solve_graph", "solve_pieces"]
 
 _ITERATIONS = 2  # as in leidenalg; further ones change the objective in the fourth digit
 _PAIRS = 2**16  # edges that are Python objects at a time
@@ -68,12 +68,12 @@ def solve_graph(
     )
     weight = pieces.strength * unit if objective.use_strength else pieces.size
     first = pieces.first_pixel
-    community = _solve_pieces(edges, pieces.start, first, weight, objective.threshold, random_state)
+    community = solve_pieces(edges, pieces.start, first, weight, objective.threshold, random_state)
     kept = np.ones(len(community), dtype=bool)
     for piece in np.flatnonzero(np.isfinite(pieces.square[:, 0, 0])):
         here = slice(pieces.start[piece], pieces.start[piece + 1])
         kept[here] = _own(community[here], pieces.centre[here], pieces.size[here], pieces.square[piece])
-    apart = _quality(edges, pieces.inside * unit, pieces.size, weight, community, objective.threshold) < 0
+    apart = quality(edges, pieces.inside * unit, pieces.size, weight, community, objective.threshold) < 0
     name = np.where(
         np.repeat(apart, pieces.size), pieces.pixels, np.repeat(_first_pixel(community, first), pieces.size)
     )
@@ -115,7 +115,7 @@ def leiden_communities(edges: sparse.csr_array, node_weight: np.ndarray, thresho
     return np.asarray(found.membership)
 
 
-def _solve_pieces(
+def solve_pieces(
     edges: sparse.csr_array,
     start: np.ndarray,
     first_pixel: np.ndarray,
@@ -139,7 +139,7 @@ def _solve_pieces(
     return community
 
 
-def _quality(
+def quality(
     edges: sparse.csr_array,
     inside: np.ndarray,
     size: np.ndarray,

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import grid_sample
 
 from cellsegmenter.types import Boxes
 
-__all__ = ["crop", "paste", "paste_at", "paste_sum"]
+__all__ = ["crop", "crop_few", "paste", "paste_at", "paste_sum"]
 
 
 def _tent(position: Tensor, size: int) -> Tensor:
@@ -43,6 +44,18 @@ def crop(feature_map: Tensor, boxes: Boxes, raster: int) -> Tensor:
     strips = strips.unflatten(3, (channels, width)).flatten(2, 3)  # (B, K, R C, W)
     patches = strips @ columns.transpose(-1, -2)  # (B, K, R C, R)
     return patches.unflatten(2, (raster, channels)).transpose(2, 3)
+
+
+def crop_few(feature_map: Tensor, boxes: Boxes, raster: int) -> Tensor:
+    """`crop` of boxes (n,) in one map (C, H, W) that is large beside them: (n, C, raster, raster)."""
+    height, width = feature_map.shape[-2:]
+    fraction = (torch.arange(raster, device=feature_map.device) + 0.5) / raster - 0.5
+    x = 2 * (boxes.x[:, None] + fraction * boxes.width[:, None]) / width - 1
+    y = 2 * (boxes.y[:, None] + fraction * boxes.height[:, None]) / height - 1
+    shape = (len(boxes.x), raster, raster)
+    place = torch.stack([x[:, None].expand(shape), y[:, :, None].expand(shape)], -1)  # (n, R, R, 2)
+    sampled = grid_sample(feature_map[None], place.flatten(0, 1)[None], align_corners=False)  # (1, C, n R, R)
+    return sampled[0].unflatten(1, shape[:2]).transpose(0, 1)
 
 
 def _paste_weights(centre: Tensor, side: Tensor, raster: int, canvas: int) -> Tensor:

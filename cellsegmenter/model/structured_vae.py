@@ -16,7 +16,7 @@ from cellsegmenter.model.dpp import DeterminantalPointProcess
 from cellsegmenter.model.nms import select_best
 from cellsegmenter.model.proposals import ProposalHead, shared_coins
 from cellsegmenter.model.residual import residual_rank
-from cellsegmenter.model.spatial_transformer import crop
+from cellsegmenter.model.spatial_transformer import crop, crop_few
 from cellsegmenter.model.unet import UNet, UNetFeatures
 from cellsegmenter.types import Boxes, Gaussian, Proposals, Selection, WindowPosterior
 
@@ -204,6 +204,19 @@ class StructuredVAE(nn.Module):
         with autocast_for(image.device):
             z_what = self.object_encoder(crops.flatten(0, 1))
         return Gaussian(*(part.unflatten(0, boxes.x.shape) for part in z_what))
+
+    def propose(self, grid: Tensor) -> Proposals:
+        """p_grid and q(v_grid) from features (B, C, H̃, W̃) of any size (Sec. 2.1)."""
+        with autocast_for(grid.device):
+            return self.proposal_head(grid)
+
+    def encode_few(self, image: Tensor, fine: Tensor, boxes: Boxes) -> Gaussian:
+        """The codes (n, D) of what is in boxes (n,) of one image (1, C, H, W) of any size."""
+        coarse = Boxes(*(side / 2**self.config.fine_level for side in boxes))
+        raster = self.config.raster
+        crops = torch.cat([crop_few(fine[0].float(), coarse, raster), crop_few(image[0], boxes, raster)], 1)
+        with autocast_for(image.device):
+            return self.object_encoder(crops)
 
     def decode(self, z_what: Tensor) -> tuple[Tensor, Tensor]:
         """Objects in their own rasters from codes (B, K, D): w_k (B, K, R, R) and y_k (B, K, C, R, R)."""

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cellsegmenter.local_diameter import Part
 from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.region import Region
-from cellsegmenter.scales import image_parts, prepare_part
+from cellsegmenter.scales import image_diameter, prepare_at_scale
 from cellsegmenter.validation import check_images
 
 __all__ = ["TellingWindow", "telling_windows"]
@@ -29,7 +28,7 @@ class TellingWindow(NamedTuple):
 
 
 def telling_windows(segmenter: Any, images: Sequence[Any], n_windows: int = 4) -> list[TellingWindow]:
-    """Cut windows from images, prepared for the model as a whole, or part by part where objects differ in size.
+    """Cut windows from images that are prepared for the model as a whole.
 
     Parameters
     ----------
@@ -59,44 +58,30 @@ def telling_windows(segmenter: Any, images: Sequence[Any], n_windows: int = 4) -
 
 
 class _Place(NamedTuple):
-    """A window in a part of an image."""
+    """A window in a prepared image."""
 
-    part: Part
     prepared: PreparedImage
-    region: Region  # px of the prepared part
+    region: Region  # px at working scale
 
     @property
     def pixels(self) -> np.ndarray:
         """(C, h, w)."""
         return self.prepared[(slice(None), *self.region.slices)]
 
-    def meets(self, other: _Place) -> bool:
-        return self.part is other.part and self.region.meets(other.region)
-
 
 def _places(segmenter: Any, view: Any, n_places: int, random: np.random.Generator) -> list[_Place]:
-    """Random windows of an image (C, H, W), more of them in a larger part."""
-    parts = image_parts(view, segmenter.diameter, segmenter.n_jobs)
-    area = np.array([np.prod(part.region.shape) for part in parts], float)
+    """Random windows of an image (C, H, W)."""
+    prepared = prepare_at_scale(
+        view,
+        image_diameter(view, segmenter.diameter),
+        working_diameter=segmenter.working_diameter_,
+        intensity=segmenter.intensity,
+    )
     size = segmenter.model_.config.window_size
-    places = []
-    for number, count in enumerate(random.multinomial(n_places, area / area.sum())):
-        if count == 0:
-            continue
-        prepared = prepare_part(
-            view,
-            parts[number],
-            working_diameter=segmenter.working_diameter_,
-            intensity=segmenter.intensity,
-        )
-        height, width = (min(size, side) for side in prepared.shape[1:])
-        last = prepared.shape[1] - height, prepared.shape[2] - width
-        corners = random.integers((0, 0), last, size=(count, 2), endpoint=True)
-        places += [
-            _Place(parts[number], prepared, Region(int(row), int(column), height, width))
-            for row, column in corners
-        ]
-    return places
+    height, width = (min(size, side) for side in prepared.shape[1:])
+    last = prepared.shape[1] - height, prepared.shape[2] - width
+    corners = random.integers((0, 0), last, size=(n_places, 2), endpoint=True)
+    return [_Place(prepared, Region(int(row), int(column), height, width)) for row, column in corners]
 
 
 def _contrasting(places: list[_Place], n_windows: int) -> list[_Place]:
@@ -104,7 +89,7 @@ def _contrasting(places: list[_Place], n_windows: int) -> list[_Place]:
     contrast = [-float(place.pixels.std()) for place in places]
     chosen: list[_Place] = []
     for i in np.argsort(contrast, kind="stable"):
-        if len(chosen) < n_windows and not any(places[i].meets(other) for other in chosen):
+        if len(chosen) < n_windows and not any(places[i].region.meets(other.region) for other in chosen):
             chosen.append(places[i])
     return chosen
 
@@ -123,5 +108,4 @@ def _window(image: Any, place: _Place) -> TellingWindow:
         shown = ((np.arange(first, first + n) + 0.5) * old / new).astype(np.int64)
         spans.append((low, high - low, shown - low))
     (row, height, rows), (column, width, columns) = spans
-    top, left = place.part.region.corner.tolist()
-    return TellingWindow(image, Region(top + row, left + column, height, width), place.pixels, rows, columns)
+    return TellingWindow(image, Region(row, column, height, width), place.pixels, rows, columns)

@@ -11,7 +11,6 @@ from tqdm import tqdm
 from cellsegmenter.consensus import AbsoluteResolution, Segmentation
 from cellsegmenter.image_consensus import ImageConsensus
 from cellsegmenter.normalize import image_statistics, normalize_image
-from cellsegmenter.parted_consensus import PartedConsensus
 from cellsegmenter.region import Region
 
 __all__ = ["ResolutionCut", "ResolutionSweep", "region_pixels", "sweep_resolutions"]
@@ -42,7 +41,7 @@ class ResolutionSweep(NamedTuple):
 
 
 def sweep_resolutions(
-    consensus: ImageConsensus | PartedConsensus,
+    consensus: ImageConsensus,
     pixels: np.ndarray,
     resolutions: Sequence[float] = _RESOLUTIONS,
     *,
@@ -52,7 +51,7 @@ def sweep_resolutions(
 
     Parameters
     ----------
-    consensus : ImageConsensus or PartedConsensus
+    consensus : ImageConsensus
         Of the region, from `CellSegmenter.consensus`.
     pixels : ndarray (H, W)
         The region as it is to be shown.

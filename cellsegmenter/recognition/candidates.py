@@ -1,0 +1,227 @@
+"""Candidates of a whole image: what the recognition network proposes, and what the generative model says of it.
+
+Two witnesses see every candidate.  The recognition network gives its shape and a score; the generative model gives the
+presence probability of the box that agrees best with the shape, and the shape's latent code (Eqs. 9-11).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from cellsegmenter.fitted import FittedModel
+from cellsegmenter.model.boxes import SAME_BOX, intersection_over_union
+from cellsegmenter.model.structured_vae import StructuredVAE
+from cellsegmenter.recognition.blocks import Surroundings, block_lattice, read_around
+from cellsegmenter.recognition.network import RecognitionNetwork
+from cellsegmenter.recognition.stars import Stars
+from cellsegmenter.region import Region
+from cellsegmenter.store import Record, Store, Task, run_tasks
+from cellsegmenter.types import Boxes
+
+__all__ = ["Candidates", "find_candidates", "load_candidates", "propose"]
+
+# Least score of a candidate.
+_LEAST_SCORE = 0.2
+# At most so many candidates to the area of a typical object's square, the best ones: noise bounds memory, too.
+_MOST_PER_OBJECT = 4
+# What the generative model's boxes leave around an object, px: it was trained so (`training.objective`).
+_BOX_MARGIN = 1.5
+# px around a block that decide what the generative model's U-Net says in it: two convolutions on each level and back.
+_MODEL_HALO = 96
+_MODEL_MULTIPLE = 16
+# px by which an image is continued by reflection.
+_PADDING = 16
+_MODEL_PADDING = 32
+# Boxes that may be believed at all, and how many candidates are compared with them at a time.
+_LEAST_BELIEVED = 0.02
+_CANDIDATES_AT_ONCE = 512
+
+
+class Candidates(NamedTuple):
+    """n candidates, px at working scale; by row and column of their centres."""
+
+    stars: Stars
+    score: np.ndarray  # (n,) logit of the recognition network
+    witness: np.ndarray  # (n,) presence probability of the generative model's best box for the shape
+    z_what: np.ndarray  # (n, D) float32 latent codes: posterior means
+
+
+def find_candidates(
+    model: FittedModel,
+    image: Any,
+    store: Store,
+    *,
+    region: Region,
+    n_jobs: int | None = 1,
+    progress: bool = False,
+) -> int:
+    """Make `found-b`, the candidates of a block, for every block that touches a region and lacks it.
+
+    Parameters
+    ----------
+    model : FittedModel
+        With a recognition network.
+    image : array-like (C, H, W)
+        Normalised, at working scale; read block by block.
+    store : Store
+    region : Region
+        px at working scale; blocks are always those of the whole image.
+    n_jobs : int or None
+        For joblib.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    int
+        The number of blocks.
+    """
+    blocks = [block for block in block_lattice(image.shape[-2:]) if block.meets(region)]
+    tasks = [
+        Task(f"found-{number}", _find_in_block, (), partial(_arguments, model, image, block))
+        for number, block in enumerate(blocks)
+    ]
+    run_tasks(store, tasks, n_jobs, progress="inference" if progress else None)
+    return len(blocks)
+
+
+def load_candidates(store: Store, n_blocks: int) -> Candidates:
+    """The candidates of all blocks, in an order that does not depend on them."""
+    found = [store.load(f"found-{number}") for number in range(n_blocks)]
+    joined = {name: np.concatenate([record[name] for record in found]) for name in found[0]}
+    order = np.lexsort((joined["centre"][:, 1], joined["centre"][:, 0]))
+    of_order = {name: values[order] for name, values in joined.items()}
+    stars = Stars(of_order["centre"], of_order["radii"])
+    return Candidates(stars, of_order["score"], of_order["witness"], of_order["z_what"])
+
+
+class _BlockPixels(NamedTuple):
+    """What the two networks read around a block."""
+
+    block: Region
+    image_shape: tuple[int, int]
+    recognition: Surroundings
+    generative: Surroundings
+
+
+def _arguments(model: FittedModel, image: Any, block: Region) -> tuple[Any, ...]:
+    return model, _read(model, image, block)
+
+
+def _read(model: FittedModel, image: Any, block: Region) -> _BlockPixels:
+    assert model.recognition is not None
+    config = model.recognition.config
+    wide = read_around(image, block, halo=_MODEL_HALO, padding=_MODEL_PADDING, multiple=_MODEL_MULTIPLE)
+    narrow = read_around(
+        image, block, halo=config.halo, padding=max(_PADDING, config.multiple), multiple=config.multiple
+    )
+    return _BlockPixels(block, image.shape[-2:], narrow, wide)
+
+
+def _find_in_block(store: Store, model: FittedModel, pixels: _BlockPixels) -> Record:
+    assert model.recognition is not None
+    stars, score = propose(
+        model.recognition, pixels.recognition, pixels.block, pixels.image_shape, model.device
+    )
+    witness, z_what = _testify(model.generative, pixels.generative, stars, model.device)
+    return {
+        "centre": stars.centre,
+        "radii": stars.radii,
+        "score": score,
+        "witness": witness,
+        "z_what": z_what,
+    }
+
+
+@torch.inference_mode()
+def propose(
+    network: RecognitionNetwork,
+    around: Surroundings,
+    block: Region,
+    image_shape: tuple[int, int],
+    device: torch.device,
+) -> tuple[Stars, np.ndarray]:
+    """The local maxima of the score in a block: their outlines and logits (n,).
+
+    Parameters
+    ----------
+    network : RecognitionNetwork
+        On `device`, in evaluation mode.
+    around : Surroundings
+        The block with its halo.
+    block : Region
+    image_shape : (height, width)
+        px; centres lie in the image.
+    device : torch.device
+    """
+    pitch = network.config.pitch
+    image = torch.from_numpy(np.ascontiguousarray(around.pixels, np.float32))[None].to(device)
+    seen = network(image)
+    logit, radii = seen.logit[0], seen.radii[0]
+    # Centres lie in the image: what is seen in its reflection competes with nothing.
+    for axis, (first, side) in enumerate(zip(around.corner.tolist(), image_shape, strict=True)):
+        place = first + pitch * torch.arange(logit.shape[axis], device=logit.device)
+        outside = ((place < 0) | (place >= side)).nonzero(as_tuple=True)[0]
+        logit.index_fill_(axis, outside, -torch.inf)
+    peak = logit == max_pool2d(logit[None, None], 3, stride=1, padding=1)[0, 0]
+    peak &= logit > math.log(_LEAST_SCORE / (1 - _LEAST_SCORE))
+    row, column = peak.nonzero(as_tuple=True)
+    place = torch.stack([row, column], 1).cpu().numpy() * pitch + around.corner  # first pixel of each point
+    inside = np.all((place >= block.corner) & (place < block.corner + block.shape), axis=1)
+    index = np.flatnonzero(inside)
+    score = logit[row, column].cpu().numpy()[index]
+    most = max(64, round(_MOST_PER_OBJECT * block.height * block.width / network.config.diameter**2))
+    if len(index) > most:
+        best = np.sort(np.argsort(-score, kind="stable")[:most])
+        index, score = index[best], score[best]
+    chosen = torch.from_numpy(index).to(row.device)
+    outline = radii[:, row[chosen], column[chosen]].T.cpu().numpy()
+    return Stars((place[index] + 0.5).astype(np.float32), outline.astype(np.float32)), score
+
+
+@torch.inference_mode()
+def _testify(
+    model: StructuredVAE, around: Surroundings, stars: Stars, device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the generative model says of shapes: the probability (n,) of their best box, and their codes (n, D)."""
+    if not len(stars.centre):
+        return np.zeros(0, np.float32), np.zeros((0, model.config.latent_dim), np.float32)
+    image = torch.from_numpy(np.ascontiguousarray(around.pixels, np.float32))[None].to(device)
+    features = model.features(image)
+    prob, believed = _believed_boxes(model, features.grid)
+    own = _boxes_of(stars, around.corner, model.config.object_size, device)
+    witness, codes = [], []
+    for start in range(0, len(stars.centre), _CANDIDATES_AT_ONCE):
+        some = Boxes(*(side[start : start + _CANDIDATES_AT_ONCE] for side in own))
+        same = intersection_over_union(some, believed) > SAME_BOX
+        witness.append((same * prob).amax(1) if len(prob) else torch.zeros(len(some.x)))
+        codes.append(model.encode_few(image, features.fine, some).mean)
+    return torch.cat(witness).float().cpu().numpy(), torch.cat(codes).float().cpu().numpy()
+
+
+def _believed_boxes(model: StructuredVAE, grid: Tensor) -> tuple[Tensor, Boxes]:
+    """Presence probabilities (m,) and boxes (m,) of the points of the object grid (1, C, H̃, W̃) that are not off."""
+    proposals = model.propose(grid)
+    prob = torch.sigmoid(proposals.presence_logit[0])
+    index = (prob > _LEAST_BELIEVED).nonzero(as_tuple=True)[0]
+    boxes = model.box_code(proposals.z_where.mean, (int(grid.shape[-2]), int(grid.shape[-1])))
+    return prob[index], Boxes(*(side[0, index] for side in boxes))
+
+
+def _boxes_of(
+    stars: Stars, corner: np.ndarray, object_size: tuple[float, float], device: torch.device
+) -> Boxes:
+    """The boxes (n,) that the generative model would have for shapes, px from `corner`."""
+    box = torch.from_numpy(stars.boxes.astype(np.float32)).to(device)
+    top, left, bottom, right = (box - torch.tensor([*corner, *corner], device=device)).T
+    height, width = (
+        (high - low + 2 * _BOX_MARGIN).clamp(*object_size) for low, high in ((top, bottom), (left, right))
+    )
+    return Boxes((left + right) / 2, (top + bottom) / 2, width, height)
