@@ -27,6 +27,7 @@ from cellsegmenter.generation import (
     posterior_of_windows,
 )
 from cellsegmenter.image_consensus import ImageConsensus
+from cellsegmenter.image_posterior import ImagePosterior
 from cellsegmenter.inference import InferenceSettings
 from cellsegmenter.metrics import average_precision
 from cellsegmenter.model.device import channels_last_pays, resolve_device
@@ -45,11 +46,11 @@ from cellsegmenter.parameters import (
     stride_of,
     warn_of_conflicts,
 )
-from cellsegmenter.preparation import check_region, prepare_image
+from cellsegmenter.preparation import PreparedImage, check_region, prepare_image
 from cellsegmenter.recognition.network import RecognitionNetwork
 from cellsegmenter.region import Region
 from cellsegmenter.scales import image_diameter, prepare_at_scale, said_of_scale, warn_of_extreme_scale
-from cellsegmenter.segmenting import RecognitionSettings, consensus_of
+from cellsegmenter.segmenting import RecognitionSettings, consensus_of, image_posterior
 from cellsegmenter.serialization import load_segmenter, save_segmenter
 from cellsegmenter.tables import (
     feature_names,
@@ -406,26 +407,42 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
 
     # --- the generative model -----------------------------------------------------------------------------
 
-    def sample_posterior(self, X: Any, n_samples: int | None = 16) -> PosteriorSamples:
-        """Posterior samples of images that fit into one window.
+    def sample_posterior(
+        self, X: Any, n_samples: int | None = 16
+    ) -> PosteriorSamples | ImagePosterior | list[ImagePosterior]:
+        """Posterior samples of images.
 
         Parameters
         ----------
         X : as in `predict`
-            Images of at most ``window_size``, taken as they are whatever the ``diameter``.  Smaller ones are continued
-            by reflection below and to the right, so that pixel (i, j) of the window is pixel (i, j) of the image.
-            Use `consensus` for larger ones.
+            Of any size with a recognition network.  With sliding windows, images of at most ``window_size``, taken as
+            they are whatever the ``diameter``.  Smaller ones are continued by reflection below and to the right, so
+            that pixel (i, j) of the window is pixel (i, j) of the image.
         n_samples : int or None
-            None gives the most probable values instead: posterior means, and objects with p > 1/2.
+            None gives the most probable sample instead.
 
         Returns
         -------
+        ImagePosterior, or list of them
+            With a recognition network: each sample is a segmentation of the whole image.  One for one image.
         PosteriorSamples
-            Arrays (n_images, n_samples, ...), of the whole window: what is found in the padding of a smaller image
-            is in it, and counted.
+            With sliding windows: arrays (n_images, n_samples, ...) of the whole window, with what the generative model
+            draws.  What is found in the padding of a smaller image is in it, and counted.
+
+        Raises
+        ------
+        ValueError
+            If windows are slid and an image is larger than one.
         """
         self._check_fitted()
         views, _ = check_images(X, channel_axis=self.channel_axis, n_channels=self.n_channels_in_)
+        if not predicts_by_windows(self, has_network=self.recognition_ is not None):
+            model, workspace = self._ready_model(), self._workspace()
+            how = RecognitionSettings(n_samples, self._seed())
+            if n_samples is not None:
+                samples_of(self, n_samples, by_windows=False)
+            found = [image_posterior(model, self._prepared(view), how, workspace) for view in views]
+            return found[0] if is_single_image(X, channel_axis=self.channel_axis) else found
         size = self.model_.config.window_size
         for view in views:
             if max(view.shape[1:]) > size:
@@ -563,6 +580,15 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             found.append(consensus.cut(wanted))
             self._say(f"{len(found[-1])} objects at {found[-1].resolution}")
         return found
+
+    def _prepared(self, view: ImageView) -> PreparedImage:
+        """An image at working scale, by the estimator's own diameter."""
+        return prepare_at_scale(
+            view,
+            image_diameter(view, self.diameter),
+            working_diameter=self.working_diameter_,
+            intensity=self.intensity,
+        )
 
     def _consensus_of(
         self,

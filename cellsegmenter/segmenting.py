@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from scipy.special import expit
 
 from cellsegmenter.consensus import (
     MERGE_TOLERANCE,
@@ -23,21 +24,22 @@ from cellsegmenter.consensus import (
 )
 from cellsegmenter.fitted import FittedModel
 from cellsegmenter.image_consensus import CutDefaults, ImageConsensus
+from cellsegmenter.image_posterior import ImagePosterior
 from cellsegmenter.inference import InferenceSettings, infer_tiles
 from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.provenance import model_hash
 from cellsegmenter.recognition.calibration import log_odds
 from cellsegmenter.recognition.candidates import Candidates, find_candidates, load_candidates
-from cellsegmenter.recognition.sampling import OVERLAP, sample_presence
+from cellsegmenter.recognition.sampling import OVERLAP, most_probable, sample_presence
 from cellsegmenter.recognition.stars import Stars
 from cellsegmenter.recognition.suppression import overlapping_pairs
 from cellsegmenter.region import Region
 from cellsegmenter.scales import scale_of
-from cellsegmenter.store import Store
+from cellsegmenter.store import MemoryStore, Store
 from cellsegmenter.windows import Tiling, make_tiling
 from cellsegmenter.workspace import Workspace
 
-__all__ = ["RecognitionSettings", "consensus_of", "window_graph"]
+__all__ = ["RecognitionSettings", "consensus_of", "image_posterior", "window_graph"]
 
 # d_c in working diameters: measured on simulated posteriors, below 0.7 large objects are split.
 _CUTOFF_DIAMETERS = 1.0
@@ -56,7 +58,7 @@ _VERSION = version("cellsegmenter")
 class RecognitionSettings(NamedTuple):
     """How the posterior of an image is sampled in one pass."""
 
-    n_samples: int  # segmentations of the whole image
+    n_samples: int | None  # segmentations of the whole image; None: the most probable one
     seed: int = 0
 
 
@@ -127,7 +129,7 @@ def _shape_graph(
         model, prepared, store, region=near, n_jobs=workspace.n_jobs, progress=workspace.progress
     )
     candidates = load_candidates(store, blocks)
-    posterior = shape_posterior(model, candidates, settings)
+    posterior, _ = shape_posterior(model, candidates, settings)
     return ShapeConsensus(
         posterior._replace(stars=_in_region(posterior.stars, prepared, region)),
         region.shape,
@@ -137,25 +139,41 @@ def _shape_graph(
     )
 
 
+def image_posterior(
+    model: FittedModel, prepared: PreparedImage, settings: RecognitionSettings, workspace: Workspace
+) -> ImagePosterior:
+    """Posterior samples of a whole prepared image, in memory, px of the user's image."""
+    store = MemoryStore()
+    whole = Region(0, 0, *prepared.shape[-2:])
+    blocks = find_candidates(model, prepared, store, region=whole, n_jobs=workspace.n_jobs)
+    posterior, logit = shape_posterior(model, load_candidates(store, blocks), settings)
+    image = Region(0, 0, *prepared.original_shape)
+    posterior = posterior._replace(stars=_in_region(posterior.stars, prepared, image))
+    return ImagePosterior(image.shape, posterior, expit(logit))
+
+
 def shape_posterior(
     model: FittedModel, candidates: Candidates, settings: RecognitionSettings
-) -> ShapePosterior:
-    """Samples of which candidates are on, at working scale."""
+) -> tuple[ShapePosterior, np.ndarray]:
+    """Samples of which candidates are on, at working scale, and the log-odds (n,) that they are objects."""
     assert model.recognition is not None
     calibration = model.recognition.calibration
-    logit = log_odds(calibration, candidates.score, candidates.witness)
+    logit = log_odds(calibration, candidates.evidence)
     pairs = overlapping_pairs(candidates.stars, OVERLAP)
-    present = sample_presence(
-        candidates.stars,
-        logit,
-        pairs,
-        spread=calibration.spread,
-        n_samples=settings.n_samples,
-        seed=settings.seed,
-    )
+    if settings.n_samples is None:
+        present = most_probable(logit, pairs)[:, None]
+    else:
+        present = sample_presence(
+            candidates.stars,
+            logit,
+            pairs,
+            spread=calibration.spread,
+            n_samples=settings.n_samples,
+            seed=settings.seed,
+        )
     order = np.empty(len(logit), np.int64)
     order[np.argsort(-logit, kind="stable")] = np.arange(len(logit))
-    return ShapePosterior(candidates.stars, order, present, candidates.z_what)
+    return ShapePosterior(candidates.stars, order, present, candidates.z_what), logit
 
 
 def _in_region(stars: Stars, prepared: PreparedImage, region: Region) -> Stars:

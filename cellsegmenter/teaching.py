@@ -24,7 +24,7 @@ from cellsegmenter.recognition.calibration import Calibration, JudgedCandidates,
 from cellsegmenter.recognition.candidates import Candidates, find_candidates, load_candidates
 from cellsegmenter.recognition.network import RecognitionConfig, RecognitionNetwork
 from cellsegmenter.recognition.sampling import OVERLAP
-from cellsegmenter.recognition.stars import Stars, vertices
+from cellsegmenter.recognition.stars import vertices
 from cellsegmenter.recognition.suppression import overlapping_pairs, suppress
 from cellsegmenter.region import Region
 from cellsegmenter.segmenting import window_graph
@@ -209,16 +209,14 @@ def _judged(model: FittedModel, pixels: np.ndarray, labels: np.ndarray) -> Judge
     verdicts = [_verdict(outline, labels) for outline in vertices(candidates.stars)]
     known = np.array([verdict is not None for verdict in verdicts], bool)
     right = np.array([bool(verdict) for verdict in verdicts], bool)
-    return JudgedCandidates(candidates.score[known], candidates.witness[known], right[known])
+    return JudgedCandidates(candidates.evidence.take(np.flatnonzero(known)), right[known])
 
 
 def _best_alone(candidates: Candidates) -> Candidates:
     """The candidates that greedy suppression by score leaves."""
-    rank = np.argsort(np.argsort(-candidates.score, kind="stable"))[:, None]
+    rank = np.argsort(np.argsort(-candidates.evidence.score, kind="stable"))[:, None]
     pairs = overlapping_pairs(candidates.stars, OVERLAP)
-    index = np.flatnonzero(suppress(rank, np.ones(rank.shape, bool), pairs)[:, 0])
-    stars = Stars(candidates.stars.centre[index], candidates.stars.radii[index])
-    return Candidates(stars, *(values[index] for values in candidates[1:]))
+    return candidates.take(np.flatnonzero(suppress(rank, np.ones(rank.shape, bool), pairs)[:, 0]))
 
 
 def _verdict(outline: np.ndarray, labels: np.ndarray) -> bool | None:

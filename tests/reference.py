@@ -13,6 +13,8 @@ from torch.nn.functional import grid_sample
 from cellsegmenter.model.config import ModelConfig
 from cellsegmenter.model.rendering import PresentObjects, render
 from cellsegmenter.model.spatial_transformer import paste
+from cellsegmenter.recognition.network import RecognitionNetwork, StarMap
+from cellsegmenter.recognition.stars import N_RAYS, RAYS
 from cellsegmenter.types import CERTAIN, Boxes, Gaussian, Instances, WindowPosterior
 from cellsegmenter.windows import WindowGrid, make_windows
 
@@ -593,3 +595,56 @@ def common_area_by_shifts(fixed: Tensor, moving: Tensor) -> np.ndarray:
                     moved[:, row + down, column + right] = moving[:, row, column]
             areas[:, down, right] = (fixed.numpy() & moved).sum((1, 2))
     return areas
+
+
+# ---------------------------------------------------------------------------------------------------
+# Recognition and the sleep phase
+# ---------------------------------------------------------------------------------------------------
+
+
+def march(labels: np.ndarray, row: int, column: int, step: float) -> np.ndarray:
+    """(32,) px from a pixel's centre along each ray to the first place that is not of its object."""
+    lengths = np.zeros(N_RAYS)
+    for ray, direction in enumerate(RAYS):
+        n_steps, inside = 0, True
+        while inside:
+            n_steps += 1
+            y, x = np.floor(np.array([row, column]) + 0.5 + n_steps * step * direction).astype(int)
+            inside = (
+                0 <= y < labels.shape[0] and 0 <= x < labels.shape[1] and labels[y, x] == labels[row, column]
+            )
+        lengths[ray] = (n_steps - 0.5) * step
+    return lengths
+
+
+class DiscFinder(RecognitionNetwork):
+    """A recognition network that was not trained: it sees discs of its diameter, brighter than 1/2."""
+
+    def forward(self, image: Tensor) -> StarMap:
+        diameter, pitch = self.config.diameter, self.config.pitch
+        reach = int(diameter)
+        along = torch.arange(-reach, reach + 1, dtype=torch.float32)
+        bell = torch.exp(-(along**2) / (2 * (diameter / 5) ** 2))
+        kernel = (bell[:, None] * bell)[None, None] / bell.sum() ** 2
+        smooth = torch.nn.functional.conv2d(image.mean(1, keepdim=True), kernel, padding=reach)
+        level = smooth[:, 0, ::pitch, ::pitch]
+        return StarMap(
+            12 * (level - 0.45), (diameter / 2 * (0.8 + 0.2 * level))[:, None].repeat(1, N_RAYS, 1, 1)
+        )
+
+
+def randomise(network: torch.nn.Module, seed: int = 0) -> None:
+    """Other weights and batch statistics, so that no layer is the identity; then evaluation mode."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            n = module.num_features
+            module.running_mean.copy_(0.3 * torch.randn(n, generator=generator))
+            module.running_var.copy_(0.5 + torch.rand(n, generator=generator))
+            with torch.no_grad():
+                module.bias.copy_(0.3 * torch.randn(n, generator=generator))
+        elif isinstance(module, torch.nn.Conv2d):
+            with torch.no_grad():
+                fan = module.weight[0].numel()
+                module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * (2 / fan) ** 0.5)
+    network.eval()

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from reference import march
 from scipy import ndimage
 
 from cellsegmenter.recognition.network import RecognitionConfig
-from cellsegmenter.recognition.stars import N_RAYS, RAYS
+from cellsegmenter.recognition.stars import RAYS
 from cellsegmenter.sleep.canvas import Canvas, Piece, fits, paste, transform, visible_labels
 from cellsegmenter.sleep.composites import make_composite
 from cellsegmenter.sleep.crops import CropSource, crop_targets
@@ -251,21 +252,6 @@ def test_distractors_are_ignored_and_debris_is_background(radius, is_ignored):
 
 
 # Crops
-
-
-def march(labels: np.ndarray, row: int, column: int, step: float) -> np.ndarray:
-    """(32,) px from a pixel's centre along each ray to the first place that is not of its object."""
-    lengths = np.zeros(N_RAYS)
-    for ray, direction in enumerate(RAYS):
-        n_steps, inside = 0, True
-        while inside:
-            n_steps += 1
-            y, x = np.floor(np.array([row, column]) + 0.5 + n_steps * step * direction).astype(int)
-            inside = (
-                0 <= y < labels.shape[0] and 0 <= x < labels.shape[1] and labels[y, x] == labels[row, column]
-            )
-        lengths[ray] = (n_steps - 0.5) * step
-    return lengths
 
 
 def test_targets_follow_the_definition():

@@ -43,7 +43,7 @@ LAYERS = [
         "serialization",
         "provenance",
     },
-    {"segmenting"},
+    {"image_posterior", "segmenting"},
     {"teaching"},
     {"learning", "suggest", "callbacks", "generation", "shape"},
     {"counting_picture", "fitting", "html", "tuning", "report"},

@@ -11,9 +11,7 @@ from click.testing import CliRunner
 
 from cellsegmenter import CellSegmenter
 from cellsegmenter.io import ImageFileError
-from cellsegmenter.local_diameter import Part
 from cellsegmenter.preparation import prepare_image
-from cellsegmenter.region import Region
 from cellsegmenter.report import plot_history, plot_posterior, plot_prior, training_notes, write_report
 from cellsegmenter.report.windows import telling_windows
 from cellsegmenter_cli.main import cellseg
@@ -145,24 +143,6 @@ class TestWindows:
             seen[window.region.slices] += 1
         assert len(windows) == 4
         assert seen.max() == 1
-
-    def test_parts_of_other_sizes_are_at_their_own_scales(self, trained, scenes, monkeypatch):
-        small, large = scenes[0][0], np.kron(scenes[0][1], np.ones((2, 2), np.float32))
-        image = np.zeros((128, 64 + 128), np.float32)
-        image[:64, :64], image[:, 64:] = small, large
-        parts = [
-            Part(Region(0, 0, 128, 64), trained.working_diameter_),
-            Part(Region(0, 64, 128, 128), 2 * trained.working_diameter_),
-        ]
-        monkeypatch.setattr("cellsegmenter.report.windows.image_parts", lambda *_: parts)
-        windows = telling_windows(trained, [image])
-        for window in windows:
-            part = parts[int(window.region.column >= 64)].region
-            assert window.region.common(part) == window.region
-            assert window.region.width == pytest.approx(48 if part.column == 0 else 96, abs=1)
-            own = image[window.region.slices][np.ix_(window.rows, window.columns)]
-            assert np.corrcoef(own.ravel(), window.pixels[0].ravel())[0, 1] > 0.9
-        assert len({window.region.width > 50 for window in windows}) == 2
 
     def test_they_are_what_prediction_sees(self, trained, monkeypatch):
         """Beside a bright haze, which a window on its own would not know for one."""

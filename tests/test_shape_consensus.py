@@ -8,6 +8,7 @@ from skimage.draw import polygon
 
 from cellsegmenter.consensus import AbsoluteResolution, ResolutionError
 from cellsegmenter.consensus.arrangement import label_parts
+from cellsegmenter.consensus.cell_graph import cell_graph
 from cellsegmenter.consensus.communities import leiden_communities
 from cellsegmenter.consensus.labels import label_canvas
 from cellsegmenter.consensus.runs import star_spans
@@ -50,9 +51,8 @@ def random_posterior(seed, n=14, n_samples=6, image_shape=SHAPE, size=(3, 9)):
     return posterior_of(Stars(centre, radii), present, rng.permutation(n))
 
 
-def consensus_of(posterior, image_shape=SHAPE, store=None, *, min_size=4, resolution="auto", **options):
-    store = MemoryStore() if store is None else store
-    return ShapeConsensus(posterior, image_shape, store, min_size=min_size, resolution=resolution, **options)
+def consensus_of(posterior, image_shape=SHAPE, store=None, **options):
+    return ShapeConsensus(posterior, image_shape, MemoryStore() if store is None else store, **options)
 
 
 def owners_by_pixel(posterior, image_shape=SHAPE):
@@ -163,7 +163,7 @@ def test_the_lower_rank_has_the_overlap_of_neighbours():
         assert labels[15, 6] == 1
         assert labels[15, 28] == 2
         assert labels[15, 18] == owner + 1
-        np.testing.assert_array_equal(consensus.n_objects, [2, 2, 2])
+        np.testing.assert_array_equal(consensus.n_objects(4), [2, 2, 2])
 
 
 def test_spans_are_the_pixels_of_the_polygons():
@@ -210,7 +210,7 @@ def test_the_cut_is_the_best_partition_of_the_pixels(seed, method):
             expected = labels_by_search(owner, lambda e, c, at=absolute: cpm_quality(e, c, at), 2)
         else:
             expected = labels_by_search(owner, lambda e, c, at=gamma: rb_quality(e, c, at), 2)
-        segmentation = consensus_of(posterior, image_shape, min_size=2).cut(gamma, method=method)
+        segmentation = consensus_of(posterior, image_shape).cut(gamma, method=method, min_size=2)
         np.testing.assert_array_equal(segmentation.labels, expected)
         assert segmentation.resolution.absolute == pytest.approx(absolute)
 
@@ -220,9 +220,8 @@ def test_cells_are_cut_as_well_as_pixels():
     pixels, weights = weights_by_pixel(owners_by_pixel(posterior))
     for absolute in (0.2, 0.5):
         by_pixel = leiden_communities(sparse.csr_array(np.triu(weights)), np.ones(len(pixels)), absolute)
-        consensus = consensus_of(posterior, min_size=1)
-        how = consensus._how("cpm", None, 0.5)
-        graph = consensus._graph_of(how)
+        consensus = consensus_of(posterior)
+        graph = cell_graph(consensus._arrangement.size, consensus._co_membership, 8, min_foreground=0.5)
         community = np.full(len(consensus._arrangement.size), -1)
         community[graph.cells] = graph.communities(absolute, "cpm", 0)
         of_part = community[consensus._arrangement.part_cell] + 1
@@ -236,15 +235,15 @@ def test_cells_are_cut_as_well_as_pixels():
 def test_tables_are_those_of_the_pixels(seed):
     posterior = random_posterior(seed)
     owner = owners_by_pixel(posterior)
-    consensus = consensus_of(posterior, min_size=6)
-    segmentation = consensus.cut(AbsoluteResolution(0.45))
+    consensus = consensus_of(posterior)
+    segmentation = consensus.cut(AbsoluteResolution(0.45), min_size=6)
     labels = segmentation.labels
     assert len(segmentation) == labels.max() > 3
     np.testing.assert_allclose(segmentation.foreground_prob, (owner > 0).mean(0), rtol=1e-6)
     sizes = [np.bincount(sample.ravel())[1:] for sample in owner]
-    np.testing.assert_array_equal(consensus.n_objects, [(size >= 6).sum() for size in sizes])
-    least = int(sizes[0].max())
-    assert consensus_of(posterior, min_size=least).n_objects[0] == (sizes[0] >= least).sum()
+    for least in (0, 1, 6, int(sizes[0].max())):
+        expected = [(size >= max(1, least)).sum() for size in sizes]
+        np.testing.assert_array_equal(consensus.n_objects(least), expected)
     np.testing.assert_array_equal(np.unique(labels), np.arange(len(segmentation) + 1))
     first = [np.flatnonzero(labels == number + 1)[0] for number in range(len(segmentation))]
     assert first == sorted(first)
@@ -263,15 +262,16 @@ def test_agreement_is_that_of_label_images():
     posterior = random_posterior(5)
     owner = owners_by_pixel(posterior)
     consensus = consensus_of(posterior, tile_size=16)
-    of_image = consensus.agreement()
+    of_image = consensus.sample_agreement()
     rng = np.random.default_rng(0)
     blocks = np.kron(rng.integers(0, 4, (10, 13)), np.ones((4, 4), int))
-    for labels in (consensus.cut().labels, owner[0], blocks, np.zeros(SHAPE, int)):
+    for labels in (consensus.cut(min_size=4).labels, owner[0], blocks, np.zeros(SHAPE, int)):
         assert of_image(labels) == pytest.approx(agreement_by_pixel(owner, labels))
-    automatic = consensus.automatic_resolution()
-    assert automatic.agreement == pytest.approx(agreement_by_pixel(owner, consensus.cut("auto").labels))
+    automatic = consensus.automatic_resolution(min_size=4)
+    labels = consensus.cut("auto", min_size=4).labels
+    assert automatic.agreement == pytest.approx(agreement_by_pixel(owner, labels))
     for absolute in (0.05, 0.3, 0.55, 0.9):
-        labels = consensus.cut(AbsoluteResolution(absolute)).labels
+        labels = consensus.cut(AbsoluteResolution(absolute), min_size=4).labels
         assert agreement_by_pixel(owner, labels) <= automatic.agreement + 1e-3 + 1e-9
     with pytest.raises(ValueError, match="labels have shape"):
         of_image(np.zeros((3, 3), int))
@@ -290,8 +290,8 @@ def test_tiles_and_stores_change_nothing(tmp_path):
     cuts = []
     for option in options:
         consensus = consensus_of(posterior, (90, 70), **option)
-        assert len(consensus.n_objects) == 6
-        cuts.append([consensus.cut(), consensus.cut(AbsoluteResolution(0.7))])
+        assert len(consensus.n_objects(4)) == 6
+        cuts.append([consensus.cut(min_size=4), consensus.cut(AbsoluteResolution(0.7), min_size=4)])
     assert len(cuts[0][0]) > 8
     for other in cuts[1:]:
         for expected, segmentation in zip(cuts[0], other, strict=True):
@@ -315,8 +315,8 @@ def test_a_cut_of_a_folder_is_kept(tmp_path, monkeypatch):
 @pytest.mark.parametrize("method", ["cpm", "rb"])
 def test_published_and_absolute_resolutions_are_the_same_cut(method):
     consensus = consensus_of(random_posterior(7))
-    absolute = consensus.cut(AbsoluteResolution(0.4), method=method)
-    published = consensus.cut(absolute.resolution.gamma, method=method)
+    absolute = consensus.cut(AbsoluteResolution(0.4), method=method, min_size=4)
+    published = consensus.cut(absolute.resolution.gamma, method=method, min_size=4)
     assert published.resolution.absolute == pytest.approx(0.4)
     assert published.resolution.chosen_by == "gamma"
     np.testing.assert_array_equal(published.labels, absolute.labels)
@@ -342,12 +342,13 @@ def test_the_halves_of_a_bisected_shape_are_two_objects():
 
 def test_min_size_and_min_foreground_drop_pixels():
     posterior = posterior_of(boxes_as_stars((5, 15, 5, 15), (20, 24, 20, 24)), [[1, 0, 0, 0], [1, 1, 1, 1]])
-    consensus = consensus_of(posterior, min_size=0)
+    consensus = consensus_of(posterior)
     at = AbsoluteResolution(0.2)
-    assert len(consensus.cut(at)) == 1
-    assert len(consensus.cut(at, min_foreground=0.25)) == 2
+    assert len(consensus.cut(at, min_size=1)) == 1
+    assert len(consensus.cut(at, min_size=1, min_foreground=0.25)) == 2
     assert len(consensus.cut(at, min_size=17)) == 0
-    np.testing.assert_array_equal(consensus.n_objects, [2, 1, 1, 1])
+    np.testing.assert_array_equal(consensus.n_objects(1), [2, 1, 1, 1])
+    np.testing.assert_array_equal(consensus.n_objects(17), [1, 0, 0, 0])
 
 
 @pytest.mark.parametrize("stars", [boxes_as_stars(), boxes_as_stars((-30, -10, 0, 20))])
@@ -356,15 +357,15 @@ def test_an_image_without_shapes_has_no_objects(stars, resolution):
     posterior = posterior_of(stars, np.ones((len(stars.centre), 3)))._replace(
         z_what=np.zeros((len(stars.centre), 2), np.float32)
     )
-    consensus = consensus_of(posterior, resolution=resolution)
-    segmentation = consensus.cut()
+    consensus = consensus_of(posterior)
+    segmentation = consensus.cut(resolution)
     assert len(segmentation) == 0
     assert not np.any(segmentation.labels)
     assert not np.any(segmentation.foreground_prob)
     assert segmentation.z_what.shape == (0, 2)
     assert np.isnan(segmentation.resolution.absolute)
-    np.testing.assert_array_equal(consensus.n_objects, [0, 0, 0])
-    assert consensus.agreement()(segmentation.labels) == 1
+    np.testing.assert_array_equal(consensus.n_objects(1), [0, 0, 0])
+    assert consensus.sample_agreement()(segmentation.labels) == 1
 
 
 def test_bad_input_is_refused():
@@ -373,6 +374,8 @@ def test_bad_input_is_refused():
         consensus_of(posterior._replace(order=np.arange(2)))
     with pytest.raises(ValueError, match="no samples"):
         consensus_of(posterior._replace(present=np.zeros((3, 0), bool)))
+    with pytest.raises(ValueError, match="min_size"):
+        consensus_of(posterior).cut(min_size=0)
     with pytest.raises(ValueError, match="method"):
         consensus_of(posterior).cut(method="louvain")
     with pytest.raises(ValueError, match="min_foreground"):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
@@ -19,18 +20,23 @@ from cellsegmenter.fitted import FittedModel
 from cellsegmenter.model.boxes import SAME_BOX, intersection_over_union
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.recognition.blocks import Surroundings, block_lattice, read_around
+from cellsegmenter.recognition.calibration import Evidence
 from cellsegmenter.recognition.network import RecognitionNetwork
-from cellsegmenter.recognition.stars import Stars
+from cellsegmenter.recognition.stars import RAYS, Stars
 from cellsegmenter.region import Region
 from cellsegmenter.store import Record, Store, Task, run_tasks
 from cellsegmenter.types import Boxes
 
-__all__ = ["Candidates", "find_candidates", "load_candidates", "propose"]
+__all__ = ["Candidates", "contrast_of", "find_candidates", "load_candidates", "propose"]
 
 # Least score of a candidate.
 _LEAST_SCORE = 0.2
 # At most so many candidates to the area of a typical object's square, the best ones: noise bounds memory, too.
 _MOST_PER_OBJECT = 4
+# Where a star's contrast is measured: at these shares of its radii, which stand for equal areas, and so many
+# sixteenths of a diameter outside; its texture counts from so much on, normalised intensity.
+_INSIDE = np.sqrt((np.arange(4) + 0.5) / 4).astype(np.float32)
+_RING, _DARKER_QUARTER, _TEXTURE = np.array([2.0, 3.5], np.float32), 0.25, 0.03
 # What the generative model's boxes leave around an object, px: it was trained so (`training.objective`).
 _BOX_MARGIN = 1.5
 # px around a block that decide what the generative model's U-Net says in it: two convolutions on each level and back.
@@ -39,18 +45,20 @@ _MODEL_MULTIPLE = 16
 # px by which an image is continued by reflection.
 _PADDING = 16
 _MODEL_PADDING = 32
-# Boxes that may be believed at all, and how many candidates are compared with them at a time.
-_LEAST_BELIEVED = 0.02
-_CANDIDATES_AT_ONCE = 512
+# Boxes that may be believed at all, and how many of the nearest are compared with a candidate.
+_LEAST_BELIEVED, _NEAREST = 0.02, 16
+_ENCODED_AT_ONCE = 512
 
 
 class Candidates(NamedTuple):
     """n candidates, px at working scale; by row and column of their centres."""
 
     stars: Stars
-    score: np.ndarray  # (n,) logit of the recognition network
-    witness: np.ndarray  # (n,) presence probability of the generative model's best box for the shape
+    evidence: Evidence
     z_what: np.ndarray  # (n, D) float32 latent codes: posterior means
+
+    def take(self, index: np.ndarray) -> Candidates:
+        return Candidates(self.stars.take(index), self.evidence.take(index), self.z_what[index])
 
 
 def find_candidates(
@@ -97,9 +105,9 @@ def load_candidates(store: Store, n_blocks: int) -> Candidates:
     found = [store.load(f"found-{number}") for number in range(n_blocks)]
     joined = {name: np.concatenate([record[name] for record in found]) for name in found[0]}
     order = np.lexsort((joined["centre"][:, 1], joined["centre"][:, 0]))
-    of_order = {name: values[order] for name, values in joined.items()}
-    stars = Stars(of_order["centre"], of_order["radii"])
-    return Candidates(stars, of_order["score"], of_order["witness"], of_order["z_what"])
+    stars = Stars(joined["centre"], joined["radii"])
+    evidence = Evidence(*(joined[name] for name in Evidence._fields))
+    return Candidates(stars, evidence, joined["z_what"]).take(order)
 
 
 class _BlockPixels(NamedTuple):
@@ -136,6 +144,7 @@ def _find_in_block(store: Store, model: FittedModel, pixels: _BlockPixels) -> Re
         "radii": stars.radii,
         "score": score,
         "witness": witness,
+        "contrast": contrast_of(stars, pixels.recognition, model.working_diameter),
         "z_what": z_what,
     }
 
@@ -186,6 +195,29 @@ def propose(
     return Stars((place[index] + 0.5).astype(np.float32), outline.astype(np.float32)), score
 
 
+def contrast_of(stars: Stars, around: Surroundings, diameter: float) -> np.ndarray:
+    """How far the inside of each star is above its surroundings, over the inside's standard deviation, (n,).
+
+    The surroundings are the darker quarter of a ring, as the rest may be neighbours.
+    """
+    bright = around.pixels.max(axis=0)
+    unit = diameter / 16
+    inside = _values_at(bright, stars, around, stars.radii[..., None] * _INSIDE)
+    ring = _values_at(bright, stars, around, stars.radii[..., None] + unit * _RING)
+    level = np.quantile(ring, _DARKER_QUARTER, axis=1) if len(ring) else np.zeros(0)
+    return ((inside.mean(axis=1) - level) / (inside.std(axis=1) + _TEXTURE)).astype(np.float32)
+
+
+def _values_at(plane: np.ndarray, stars: Stars, around: Surroundings, distance: np.ndarray) -> np.ndarray:
+    """(n, 32 k) values of a plane at k distances (n, 32, k) along the rays of stars; those of its edge beyond it."""
+    place = stars.centre[:, None, None] + distance[..., None] * RAYS[:, None] - around.corner  # (n, 32, k, 2)
+    row, column = (
+        np.clip(np.floor(place[..., axis]).astype(np.int64), 0, side - 1)
+        for axis, side in enumerate(plane.shape)
+    )
+    return plane[row, column].reshape(len(place), math.prod(distance.shape[1:]))
+
+
 @torch.inference_mode()
 def _testify(
     model: StructuredVAE, around: Surroundings, stars: Stars, device: torch.device
@@ -197,13 +229,27 @@ def _testify(
     features = model.features(image)
     prob, believed = _believed_boxes(model, features.grid)
     own = _boxes_of(stars, around.corner, model.config.object_size, device)
-    witness, codes = [], []
-    for start in range(0, len(stars.centre), _CANDIDATES_AT_ONCE):
-        some = Boxes(*(side[start : start + _CANDIDATES_AT_ONCE] for side in own))
-        same = intersection_over_union(some, believed) > SAME_BOX
-        witness.append((same * prob).amax(1) if len(prob) else torch.zeros(len(some.x)))
-        codes.append(model.encode_few(image, features.fine, some).mean)
-    return torch.cat(witness).float().cpu().numpy(), torch.cat(codes).float().cpu().numpy()
+    codes = [
+        model.encode_few(
+            image, features.fine, Boxes(*(side[start : start + _ENCODED_AT_ONCE] for side in own))
+        ).mean
+        for start in range(0, len(stars.centre), _ENCODED_AT_ONCE)
+    ]
+    witness = _best_agreeing(own, believed, prob)
+    return witness.float().cpu().numpy(), torch.cat(codes).float().cpu().numpy()
+
+
+def _best_agreeing(own: Boxes, believed: Boxes, prob: Tensor) -> Tensor:
+    """(n,) the highest probability (m,) among the boxes (m,) that agree with each box (n,); 0 if none does."""
+    if not len(prob):
+        return torch.zeros_like(own.x)
+    centres, near = (torch.stack([boxes.x, boxes.y], 1).cpu().numpy() for boxes in (own, believed))
+    index = cKDTree(near).query(centres, k=np.arange(1, min(_NEAREST, len(near)) + 1))[1]
+    nearest = torch.from_numpy(index).to(prob.device)
+    overlap = intersection_over_union(
+        Boxes(*(side[:, None] for side in own)), Boxes(*(side[nearest] for side in believed))
+    )
+    return ((overlap[:, 0] > SAME_BOX) * prob[nearest]).amax(1)
 
 
 def _believed_boxes(model: StructuredVAE, grid: Tensor) -> tuple[Tensor, Boxes]:

@@ -90,7 +90,7 @@ class RecognitionNetwork(nn.Module):
         self.merge = nn.ModuleList([_block(2 * middle, middle), _block(2 * fine, fine)])
         self.head = nn.Sequential(nn.Conv2d(fine, 48, 3, padding=1), nn.ReLU(inplace=True))
         self.out = nn.Conv2d(48, 1 + N_RAYS, 1)
-        self.register_buffer("calibration_numbers", torch.tensor(Calibration(0.0, 1.0, 0.0, 0.0)))
+        self.register_buffer("calibration_numbers", torch.tensor(Calibration.identity()))
 
     @property
     def calibration(self) -> Calibration:

@@ -71,7 +71,8 @@ def sample_presence(
 def uniform_at(centre: np.ndarray, n_samples: int, seed: int) -> np.ndarray:
     """(n, S) pseudo-random numbers in (0, 1) that depend on the place (n, 2), the sample and the seed alone."""
     place = np.floor(2 * centre).astype(np.int64).astype(np.uint64)
-    key = _scrambled(_scrambled(place[:, 0] + np.uint64(seed) * _MIX[0]) + place[:, 1])
+    of_seed = np.full(1, seed, np.uint64) * _MIX[0]  # an array, as numpy warns when a single number overflows
+    key = _scrambled(_scrambled(place[:, 0] + of_seed) + place[:, 1])
     key = _scrambled(key[:, None] + np.arange(n_samples, dtype=np.uint64) * _MIX[0])
     return ((key >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_history", "plot_posterior", "plot_prior"]
+__all__ = ["plot_history", "plot_posterior", "plot_prior", "plot_sleep"]
 
 _LOSS_TERMS = {
     "loss": "loss",
@@ -27,6 +27,7 @@ _LOSS_TERMS = {
     "boxes": "boxes",
     "overlap": "overlap",
 }
+_SLEEP_TERMS = {"objectness": "cross-entropy of objectness", "outlines": "error of outlines, radii"}
 _BLUE, _BAND = "#1f6feb", "#2da44e"
 _CURVES = ("#1f6feb", "#d1600c", "#2da44e", "#a34fc4", "#c93c5f", "#7a8088")
 
@@ -170,6 +171,36 @@ def plot_prior(segmenter: Any, n_images: int = 8) -> Figure:
     for column, image, labels in zip(axes.T, drawn.images.max(axis=1), drawn.labels, strict=True):
         _show(column[0], np.clip(image, 0, 1))
         _show(column[1], _painted(np.clip(image, 0, 1), labels))
+    return figure
+
+
+def plot_sleep(segmenter: Any) -> Figure:
+    """Show some of the composites that the recognition network learned from, and how its loss fell.
+
+    Parameters
+    ----------
+    segmenter : CellSegmenter
+        Fitted, with a recognition network.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If the model has no recognition network.
+    """
+    examples, history = segmenter.recognition_examples_, segmenter.recognition_history_
+    if segmenter.recognition_ is None or not len(examples):
+        raise ValueError("the model had no sleep phase; fit it with recognition='auto' or 'one_pass'")
+    n_columns = len(examples) // 2 + 1
+    figure, axes = _new_figure(2.1 * n_columns, 4.3, 2, n_columns)
+    for axis, (grey, labels) in zip(axes[:, :-1].flat, examples, strict=False):
+        _show(axis, _painted(grey / 255, labels.astype(np.int32)))
+    for axis, (column, title) in zip(axes[:, -1], _SLEEP_TERMS.items(), strict=True):
+        _curves(axis, history["step"], {"": history[column]}, title)
+    axes[-1, -1].set_xlabel("step")
     return figure
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellsegmenter.html import filled_template, write_page
-from cellsegmenter.report.figures import plot_history, plot_posterior, plot_prior
+from cellsegmenter.report.figures import plot_history, plot_posterior, plot_prior, plot_sleep
 from cellsegmenter.report.notes import training_notes
 
 if TYPE_CHECKING:
@@ -50,11 +50,18 @@ def write_report(
     sections = [_notes_section(training_notes(segmenter))]
     if segmenter.history_:
         sections.append(_section("The training", "", _svg(plot_history(segmenter), "Curves of the training")))
+    if segmenter.recognition_ is not None:
+        text = (
+            "Composites of the model's own confident objects, with the outlines that the recognition network learned: "
+            "their truth is exact, also where objects touch."
+        )
+        figure = plot_sleep(segmenter)
+        sections.append(_section("The sleep phase", text, _svg(figure, "Composites and curves")))
     if len(images):
         figure = plot_posterior(segmenter, images)
         text = (
-            "Windows with much to see. White boxes and tinted masks are single posterior samples; the consensus of "
-            "many overlapping windows is what <code>predict</code> gives."
+            "Windows with much to see. White boxes and tinted masks are single posterior samples of the generative "
+            "model; the consensus is what <code>predict</code> gives."
         )
         sections.append(
             _section("What it sees", text, _svg(figure, "Windows, reconstructions, samples, consensus"))

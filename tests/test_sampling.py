@@ -1,0 +1,150 @@
+"""Posterior samples of a whole image: how often a candidate is on, alone, beside others and as a duplicate."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.special import expit
+
+from cellsegmenter.recognition.sampling import OVERLAP, most_probable, sample_presence, uniform_at
+from cellsegmenter.recognition.stars import N_RAYS, Stars
+from cellsegmenter.recognition.suppression import overlapping_pairs
+
+
+def discs(*places: tuple[float, float, float]) -> Stars:
+    """Round stars (row, column, radius)."""
+    place = np.array(places, np.float32).reshape(-1, 3)
+    return Stars(place[:, :2], np.repeat(place[:, 2:], N_RAYS, axis=1))
+
+
+def lattice(n: int, pitch: float = 20.0, radius: float = 5.0) -> Stars:
+    """n discs that do not touch."""
+    row, column = np.divmod(np.arange(n), 40)
+    return discs(*zip(pitch * row + 10.5, pitch * column + 10.5, np.full(n, radius), strict=True))
+
+
+def sampled(stars: Stars, logit, *, spread: float = 0.0, n_samples: int = 4000, seed: int = 0) -> np.ndarray:
+    logit = np.broadcast_to(np.asarray(logit, float), len(stars.centre))
+    pairs = overlapping_pairs(stars, OVERLAP)
+    return sample_presence(stars, logit, pairs, spread=spread, n_samples=n_samples, seed=seed)
+
+
+@pytest.mark.parametrize("logit", [-2.0, 0.0, 1.5])
+def test_a_lone_candidate_is_on_with_its_probability(logit):
+    on = sampled(discs((30.5, 40.5, 6)), logit, n_samples=40000)
+    assert on.shape == (1, 40000)
+    deviation = np.sqrt(expit(logit) * (1 - expit(logit)) / 40000)
+    assert on.mean() == pytest.approx(expit(logit), abs=4 * deviation)
+
+
+def test_candidates_that_are_apart_are_independent():
+    on = sampled(lattice(30), np.linspace(-1, 1, 30))
+    correlation = np.corrcoef(on.astype(float))[np.triu_indices(30, 1)]
+    assert np.abs(correlation).max() < 5 / np.sqrt(4000)
+    of_places = sampled(lattice(400), 0.3, n_samples=50)
+    assert of_places.mean() == pytest.approx(expit(0.3), abs=4 * 0.5 / np.sqrt(400 * 50))
+
+
+def test_duplicates_do_not_make_an_object_more_probable():
+    logit = np.array([0.2, 0.0, -0.4, 0.1])
+    twins = discs((20.5, 20.5, 6), (20.5, 22.5, 6), (22.5, 20.5, 6), (21.5, 21.5, 6))
+    on = sampled(twins, logit, n_samples=40000)
+    assert on.sum(axis=0).max() == 1
+    assert on.any(axis=0).mean() == pytest.approx(expit(0.2), abs=4 * 0.5 / np.sqrt(40000))
+    # The same number decides, so that the best one is on whenever any is.
+    assert on[0].mean() == on.any(axis=0).mean()
+
+
+def test_of_a_conflicting_pair_one_is_on_at_most():
+    # Neighbours that claim too much of each other, but are not the same object.
+    pair = discs((20.5, 20.5, 6), (20.5, 25.5, 6))
+    pairs = overlapping_pairs(pair, OVERLAP)
+    assert len(pairs.first) == 1
+    assert pairs.over_union[0] < 0.5
+    on = sampled(pair, [0.5, 0.0], n_samples=40000)
+    assert on.sum(axis=0).max() == 1
+    # Each has noise of its own, so that either may win.
+    either = 1 - (1 - expit(0.5)) * (1 - expit(0.0))
+    assert on.any(axis=0).mean() == pytest.approx(either, abs=0.01)
+    assert on[0].mean() > on[1].mean() > 0.1
+
+
+def test_neighbours_that_overlap_little_are_both_on():
+    on = sampled(discs((20.5, 20.5, 6), (20.5, 29.5, 6)), 8.0)
+    assert on.all(axis=0).mean() > 0.99
+
+
+def test_a_spread_makes_counts_vary_more():
+    stars = lattice(200)
+    plain, wide = (sampled(stars, 0.0, spread=spread).sum(axis=0) for spread in (0.0, 1.0))
+    assert plain.std() == pytest.approx(np.sqrt(200) / 2, rel=0.1)
+    point = stats.norm.ppf((np.arange(2000) + 0.5) / 2000)
+    prob = expit(point)
+    expected = np.sqrt(200 * np.mean(prob * (1 - prob)) + 200**2 * prob.var())
+    assert wide.std() == pytest.approx(expected, rel=0.1)
+    assert wide.mean() == pytest.approx(100, rel=0.05)
+
+
+def crowd(seed: int = 0, n: int = 150) -> tuple[Stars, np.ndarray]:
+    """Candidates on the points of a grid of 2 px, many of them in conflict."""
+    rng = np.random.default_rng(seed)
+    place = rng.choice(50 * 50, n, replace=False)
+    centre = np.stack(np.divmod(place, 50), axis=1) * 2 + 0.5
+    radii = rng.uniform(4, 8, (n, 1)) * rng.uniform(0.9, 1.1, (n, N_RAYS))
+    return Stars(centre.astype(np.float32), radii.astype(np.float32)), rng.normal(0, 1.5, n)
+
+
+def test_the_order_of_candidates_is_no_matter():
+    stars, logit = crowd()
+    on = sampled(stars, logit, spread=0.5, n_samples=64)
+    order = np.random.default_rng(1).permutation(len(logit))
+    np.testing.assert_array_equal(
+        sampled(stars.take(order), logit[order], spread=0.5, n_samples=64), on[order]
+    )
+    best = most_probable(logit, overlapping_pairs(stars, OVERLAP))
+    of_order = most_probable(logit[order], overlapping_pairs(stars.take(order), OVERLAP))
+    np.testing.assert_array_equal(of_order, best[order])
+
+
+def test_what_is_elsewhere_changes_nothing():
+    stars, logit = crowd()
+    far, logit_far = crowd(1)
+    both = Stars(
+        np.concatenate([far.centre + np.float32([0, 300]), stars.centre]),
+        np.concatenate([far.radii, stars.radii]),
+    )
+    together = sampled(both, np.concatenate([logit_far, logit]), spread=0.5, n_samples=64)
+    np.testing.assert_array_equal(together[len(far.radii) :], sampled(stars, logit, spread=0.5, n_samples=64))
+
+
+def test_samples_are_those_of_the_seed():
+    stars, logit = crowd()
+    first, again, other = (sampled(stars, logit, spread=0.5, n_samples=32, seed=seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert np.mean(first != other) > 0.05
+    # More samples begin with the same ones.
+    more = sampled(stars, logit, spread=0.5, n_samples=64, seed=3)
+    np.testing.assert_array_equal(more[:, :32], first)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1])
+def test_numbers_of_places_are_uniform(seed):
+    centre = np.stack(np.meshgrid(np.arange(0.5, 100), np.arange(0.5, 100), indexing="ij"), -1).reshape(-1, 2)
+    uniform = uniform_at(centre.astype(np.float32), 4, seed)
+    assert ((uniform > 0) & (uniform < 1)).all()
+    assert stats.kstest(uniform.ravel(), "uniform").pvalue > 1e-3
+    assert len(np.unique(uniform)) == uniform.size
+    field = uniform.reshape(100, 100, 4)
+    for neighbour in (np.roll(field, 1, 0), np.roll(field, 1, 1), np.roll(field, 1, 2)):
+        assert abs(np.corrcoef(field.ravel(), neighbour.ravel())[0, 1]) < 0.02
+
+
+def test_the_most_probable_are_the_best_above_a_half():
+    stars = discs((20.5, 20.5, 6), (20.5, 22.5, 6), (60.5, 60.5, 6), (60.5, 90.5, 6))
+    pairs = overlapping_pairs(stars, OVERLAP)
+    np.testing.assert_array_equal(
+        most_probable(np.array([1.0, 2.0, -0.1, 0.1]), pairs), [False, True, False, True]
+    )
+
+
+def test_an_image_without_candidates_has_empty_samples():
+    assert sampled(discs(), np.zeros(0), spread=1.0, n_samples=5).shape == (0, 5)
