@@ -1,11 +1,19 @@
-"""Does an object's confidence rank right objects above wrong ones?  AUROC on annotated nuclei.
+"""Does an object's confidence rank right objects above wrong ones, and can the number of objects be trusted?
 
-    python benchmarks/confidence.py --data PATH/TO/dsb2018
+    python benchmarks/confidence.py --data PATH/TO/dsb2018 [--model FILE]
 
-An object is right if it overlaps an annotated nucleus with IoU of at least 0.5.  Definitions are compared on images
-of the "train" part (training uses no labels), and reported on held-out ones; on small ones only (LARGEST), as some
-definitions need all windows at once, and of these on those where something is found.  The one that ships is "best of
-each visit".  How many objects of some confidence are right is counted, and nothing is fitted to it.
+On the 40 test images, where an object is right if it overlaps an annotated nucleus with IoU of at least 0.5.  Each way
+of finding objects is measured: one pass, and sliding windows, which have no interval.  For one pass there are three
+sets of objects:
+
+- found: those of `predict`, with their confidence;
+- low cut: those of a cut at a foreground of at least 0.1 instead of 0.5, with their confidence;
+- candidates: what greedy suppression leaves of all candidates with a probability of at least 0.1, with that
+  probability, before any sample is drawn.  Of two that overlap the more probable one has the pixel.
+
+AUROC; expected calibration error (ECE) in ten bins of equally many objects; the share that is wrong among the surest
+80 %; how many objects of some confidence are right.  Nothing is fitted here.  Of the number of objects: the share of
+images whose annotated number lies in the 90 % interval of `ImageConsensus.count_interval`, and how wide that is.
 Writes results/confidence.json.
 """
 
@@ -13,87 +21,75 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from networks import painted
 from scipy import sparse
+from scipy.special import logit
+from scoring import by_windows, load_model
 from sklearn.metrics import roc_auc_score
+from train_nuclei import WINDOWS_RESOLUTION
 
-from cellsegmenter import AbsoluteResolution, CellSegmenter
-from cellsegmenter.consensus import Segmentation
-from cellsegmenter.consensus.membership import instances_of_record, join_instances
+from cellsegmenter import CellSegmenter
 from cellsegmenter.datasets import ImageCollection, load_dsb2018
-from cellsegmenter.types import CERTAIN, Instances
+from cellsegmenter.image_posterior import ImagePosterior
+from cellsegmenter.recognition.sampling import OVERLAP, most_probable
+from cellsegmenter.recognition.suppression import overlapping_pairs
 
 RESULTS = Path(__file__).parent / "results" / "confidence.json"
-RESOLUTION = AbsoluteResolution(0.3)
-LARGEST = 360**2  # px of an image
-SHIPS = "best of each visit"
+LOWEST = 0.1
+N_BINS, SUREST = 10, 0.8
 EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)  # of what is counted as one confidence
+LEVEL = 0.9
 
 
-def is_right(truth: np.ndarray, labels: np.ndarray) -> np.ndarray:
+class Judged(NamedTuple):
+    """Objects of one image."""
+
+    confidence: np.ndarray  # (n,) in 0..1
+    right: np.ndarray  # (n,) bool
+
+
+def is_right(truth: np.ndarray, labels: np.ndarray, n_objects: int) -> np.ndarray:
     """(n,) whether each object overlaps an annotated one with IoU of at least 0.5."""
-    shape = (int(labels.max()) + 1, int(truth.max()) + 1)
+    shape = (n_objects + 1, int(truth.max()) + 1)
     overlap = sparse.coo_array((np.ones(labels.size), (labels.ravel(), truth.ravel())), shape=shape).toarray()
     union = overlap.sum(1)[:, None] + overlap.sum(0) - overlap
     return (overlap / np.maximum(union, 1))[1:, 1:].max(axis=1, initial=0) >= 0.5
 
 
-def candidates(instances: Instances, found: Segmentation) -> dict[str, np.ndarray]:
-    """Definitions of confidence, (n,) each, straight from Π and the labels at working scale."""
-    flat = np.asarray(found.labels).ravel()
-    pixels = np.flatnonzero(flat)
-    size = np.bincount(flat)[1:].astype(float)
-    select = sparse.csr_array(
-        (np.ones(len(pixels)), (flat[pixels] - 1, pixels)), shape=(len(size), len(flat))
-    )
-    membership = instances.membership.astype(float) / CERTAIN
-    mass = sparse.coo_array(select @ membership)
-    row, column = mass.coords
-    area = membership.sum(axis=0)
-    iou = mass.data / (size[row] + area[column] - mass.data)
-    visible = visible_by_windows(instances, flat)
-    iou_visible = mass.data / (visible[row, instances.window[column]] + area[column] - mass.data)
-    visits = size * instances.n_visits
+def judged_cut(segmentation: Any, truth: np.ndarray) -> Judged:
+    """The objects of a segmentation."""
+    right = is_right(truth, np.asarray(segmentation.labels), len(segmentation))
+    return Judged(np.asarray(segmentation.confidence, np.float64), right)
 
-    def total(values: np.ndarray) -> np.ndarray:
-        return np.bincount(row, weights=values, minlength=len(size))
 
-    def best(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Mean over visits, by the weight (n, windows) of their windows, of the best of their instances."""
-        of_visit = np.zeros((*visible.shape, instances.n_samples))
-        np.maximum.at(of_visit, (row, instances.window[column], instances.sample[column]), values)
-        return (of_visit.mean(axis=2) * weight).sum(axis=1) / weight.sum(axis=1)
+def judged_candidates(posterior: ImagePosterior, truth: np.ndarray) -> Judged:
+    """The candidates that suppression leaves, down to a low probability."""
+    stars, prob = posterior.shapes.stars, np.clip(posterior.probability, 1e-9, 1 - 1e-9)
+    kept = np.flatnonzero(most_probable(logit(prob) - logit(LOWEST), overlapping_pairs(stars, OVERLAP)))
+    kept = kept[np.argsort(prob[kept], kind="stable")]
+    return Judged(prob[kept], is_right(truth, painted(stars.take(kept), posterior.image_shape), len(kept)))
 
-    most = visible == visible.max(axis=1, keepdims=True)
+
+def quality(judged: Sequence[Judged]) -> dict[str, Any]:
+    """How well confidences rank and say how many are right, over the objects of all images."""
+    confidence, right = (np.concatenate(values) for values in zip(*judged, strict=True))
+    order = np.argsort(-confidence, kind="stable")
+    bins = np.array_split(order, N_BINS)
+    gaps = [len(one) * abs(confidence[one].mean() - right[one].mean()) for one in bins if len(one)]
+    surest = order[: round(SUREST * len(order))]
     return {
-        SHIPS: found.confidence,
-        "best of each visit, cuts held against it": best(iou, visible),
-        "best of each visit, windows alike": best(iou_visible, visible > 0),
-        "best of each visit, windows that see all": best(iou_visible, most),
-        "best of each visit, by presence": best(iou_visible * instances.presence_prob[column], visible),
-        "expected IoU, cuts held against it": total(mass.data * iou) / visits,
-        "expected IoU": total(mass.data * iou_visible) / visits,
-        "presence probability": total(mass.data * instances.presence_prob[column]) / visits,
-        "foreground probability": total(mass.data) / visits,
-        "pair co-membership": total(mass.data**2) / (size * visits),
-        "size": size,
+        "objects": len(right),
+        "right": round(float(right.mean()), 3),
+        "auroc": round(float(roc_auc_score(right, confidence)), 3),
+        "ece": round(sum(gaps) / len(right), 3),
+        "wrong_among_surest": round(1 - float(right[surest].mean()), 3),
+        "by_confidence": by_confidence(right, confidence),
     }
-
-
-def visible_by_windows(instances: Instances, flat: np.ndarray) -> np.ndarray:
-    """(n, windows) how many pixels of each object of flat labels each window sees."""
-    labels = flat.reshape(instances.image_shape)
-    side, n = instances.window_size, int(flat.max())
-    return np.stack(
-        [
-            np.bincount(labels[max(y, 0) : y + side, max(x, 0) : x + side].ravel(), minlength=n + 1)[1:]
-            for y, x in instances.window_origin
-        ],
-        axis=1,
-    )
 
 
 def by_confidence(right: np.ndarray, confidence: np.ndarray) -> list[dict[str, float]]:
@@ -113,33 +109,40 @@ def by_confidence(right: np.ndarray, confidence: np.ndarray) -> list[dict[str, f
     ]
 
 
-class Measured(NamedTuple):
-    """The objects of all images that could be scored."""
+def of_counts(counts: Sequence[int], intervals: Sequence[tuple[int, int]]) -> dict[str, float]:
+    """How often intervals hold the annotated number of objects, and how wide they are."""
+    true, (low, high) = np.array(counts), np.array(intervals).T
+    return {
+        "level": LEVEL,
+        "holds_the_truth": round(float(np.mean((low <= true) & (true <= high))), 3),
+        "too_low": round(float(np.mean(high < true)), 3),
+        "too_high": round(float(np.mean(true < low)), 3),
+        "mean_width": round(float(np.mean(high - low)), 2),
+        "mean_count": round(float(true.mean()), 2),
+    }
 
-    n_images: int
-    right: np.ndarray  # (n,) bool
-    scores: dict[str, np.ndarray]  # (n,) each: what the definitions say
+
+def one_pass(segmenter: CellSegmenter, test: ImageCollection) -> dict[str, Any]:
+    """All that is measured of the recognition network's objects."""
+    sets: dict[str, list[Judged]] = {"found": [], "low_cut": [], "candidates": []}
+    counts, intervals = [], []
+    for image, truth in zip(test.images, test.labels, strict=True):
+        consensus = segmenter.consensus(image)
+        sets["found"].append(judged_cut(consensus.cut(), truth))
+        sets["low_cut"].append(judged_cut(consensus.cut(min_foreground=LOWEST), truth))
+        # Samples are not looked at.
+        sets["candidates"].append(
+            judged_candidates(segmenter.sample_posterior(image, n_samples=None), truth)
+        )
+        counts.append(len(np.unique(truth[truth > 0])))
+        intervals.append(consensus.count_interval(LEVEL))
+    return {name: quality(judged) for name, judged in sets.items()} | {"count": of_counts(counts, intervals)}
 
 
-def measure(segmenter: CellSegmenter, images: ImageCollection) -> Measured:
-    """Whether the objects of images are right, and what each definition says of them."""
-    right: list[np.ndarray] = []
-    scores: dict[str, list[np.ndarray]] = {}
-    for image, truth in zip(images.images, images.labels, strict=True):
-        consensus = segmenter.consensus(image, random_state=0)
-        segmentation = consensus.cut(RESOLUTION)
-        min_size = max(1, int(consensus.min_size * consensus.scale**2))
-        at_scale = consensus.graph.cut(RESOLUTION, min_size=min_size)
-        if not len(segmentation) or len(at_scale) != len(segmentation):
-            continue  # an object vanished on the way to the image's own scale
-        tiles = range(len(consensus.graph.tiling))
-        found = [instances_of_record(consensus.graph.store.load(f"found-{t}")) for t in tiles]
-        values = candidates(join_instances(found), at_scale)
-        right.append(is_right(truth, np.asarray(segmentation.labels)))
-        for name, of_image in values.items():
-            scores.setdefault(name, []).append(of_image)
-    joined = {name: np.concatenate(parts) for name, parts in scores.items()}
-    return Measured(len(right), np.concatenate(right), joined)
+def sliding_windows(segmenter: CellSegmenter, test: ImageCollection) -> dict[str, Any]:
+    """How good the confidences of the published way are."""
+    cuts = (segmenter.consensus(image).cut(WINDOWS_RESOLUTION) for image in test.images)
+    return {"found": quality([judged_cut(cut, truth) for cut, truth in zip(cuts, test.labels, strict=True)])}
 
 
 def main() -> None:
@@ -147,29 +150,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv, images/, masks/")
-    parser.add_argument("--images", type=int, default=125, help="of each part at most, evenly spread")
+    parser.add_argument("--model", type=Path, help="a model file; by default the one that ships")
+    parser.add_argument("--images", type=int, help="at most; for trying this out")
     options = parser.parse_args()
-    segmenter = CellSegmenter.pretrained()
-    result = {}
-    for split in ("train", "test"):
-        every = load_dsb2018(options.data, split=split)
-        small = [i for i, image in enumerate(every.images) if image.size <= LARGEST]
-        spread = np.linspace(0, len(small) - 1, min(options.images, len(small))).astype(int)
-        chosen = [small[i] for i in spread]
-        part = every._replace(
-            images=[every.images[i] for i in chosen], labels=[every.labels[i] for i in chosen]
-        )
-        n_images, right, scores = measure(segmenter, part)
-        result[split] = {
-            "images": n_images,
-            "largest_image_px": LARGEST,
-            "images_not_scored": len(chosen) - n_images,  # nothing found, or an object lost in rescaling
-            "objects": len(right),
-            "right": round(float(right.mean()), 3),
-            "auroc": {name: round(float(roc_auc_score(right, values)), 3) for name, values in scores.items()},
-            "by_confidence": by_confidence(right, scores[SHIPS]),
-        }
-        print(split, json.dumps(result[split], indent=2), flush=True)
+    segmenter = load_model(options.model)
+    test = ImageCollection(*(part[: options.images] for part in load_dsb2018(options.data, split="test")))
+    result: dict[str, Any] = {"images": len(test.images)}
+    if segmenter.recognition_ is not None:
+        result["one_pass"] = one_pass(segmenter, test)
+    result["windows"] = sliding_windows(by_windows(segmenter), test)
+    print(json.dumps(result, indent=2))
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -64,12 +64,11 @@ def main() -> None:
     folder = parser.parse_args().data
     train, test = load_dsb2018(folder, split="train"), load_dsb2018(folder, split="test")
 
-    print("part   min_distance  AP@0.5 mean  AP@0.5 pooled  count error")
-    train_scores = {distance: score(train, distance) for distance in MIN_DISTANCES}
-    best = max(train_scores, key=lambda distance: train_scores[distance]["ap50_mean"])
-    rows = [("train", distance, *scores.values()) for distance, scores in train_scores.items()]
-    for part, distance, mean, pooled, error in [*rows, ("test", best, *score(test, best).values())]:
-        print(f"{part:6} {distance:12d}  {mean:11.3f}  {pooled:13.3f}  {error:11.2f}")
+    scores = {distance: score(train, distance) for distance in MIN_DISTANCES}
+    best = max(scores, key=lambda distance: scores[distance]["ap50_mean"])
+    print("part   min_distance  " + "  ".join(scores[best]))
+    for part, distance, row in [*(("train", *item) for item in scores.items()), ("test", best, score(test, best))]:
+        print(f"{part:6} {distance:12d}  " + "  ".join(f"{value:{len(name)}.3f}" for name, value in row.items()))
 
 
 if __name__ == "__main__":

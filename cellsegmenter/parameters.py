@@ -279,6 +279,7 @@ def check_for_training(parameters: Parameters) -> tuple[Bounds, str]:
     check_for_prediction(p)
     samples_of(p, by_windows=True)
     stride_of(p, bounds.window_size)
+    predicts_by_windows(p, has_network=True)
     if p.network != "auto":
         return bounds, p.network
     return bounds, "reference" if resolve_device(p.device).type == "cuda" else "small"

@@ -209,6 +209,9 @@ def _window_consensus(
         "overlap_threshold": settings.overlap_threshold,
         "tile_rows": tiling.rows.tolist(),
         "tile_columns": tiling.columns.tolist(),
+        "cutoff_distance": _CUTOFF_DIAMETERS * model.working_diameter,
+        "min_edge": MIN_EDGE,
+        "merge_tolerance": MERGE_TOLERANCE,
     }
     needed = memory_needed(region.shape, frame.shape, visits)
     store = workspace.store(needed, lambda: _identity(model, prepared, scale, region) | of_windows)

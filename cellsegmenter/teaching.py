@@ -6,8 +6,9 @@ the network learns (`cellsegmenter.sleep`); images that were held back tell how 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ from cellsegmenter.sleep.crops import CropSource
 from cellsegmenter.sleep.library import IGNORED, TaughtImage, build_library, taught_labels
 from cellsegmenter.sleep.phase import SleepSettings, sleep
 from cellsegmenter.store import MemoryStore
+from cellsegmenter.windows import make_windows
 from cellsegmenter.workspace import Workspace
 
 __all__ = ["Recognised", "TeachingSettings", "learn_recognition"]
@@ -40,12 +42,13 @@ __all__ = ["Recognised", "TeachingSettings", "learn_recognition"]
 # γ_abs of the segmentation that teaches.
 _RESOLUTION = AbsoluteResolution(0.2)
 _SMALLEST_FRACTION = 0.25  # of the smallest box's area
-# Images are segmented in squares of this side at most, px at working scale, and so many pixels in all.
+# Images are segmented in squares of this side at most, px at working scale, and by so many windows in all.
 _SIDE = 1024
-_MOST_PIXELS = 2**25
-# Confident objects below which there is nothing to learn from, and the pixels after which not one of them ends the try.
+_MOST_WINDOWS = 40_000
+# Objects in the library below which there is nothing to learn from.  If so many windows show no confident object at
+# all, no further one is looked at.
 LEAST_OBJECTS = 30
-_FIRST_LOOK = 2**18
+_FIRST_LOOK, _CONFIDENT = 300, 0.85
 # Composites that are made, once; and those that are shown in the report.
 _COMPOSITES, _EXAMPLES, _EXAMPLE_SIDE = 350, 6, 128
 # One in so many images is held back to calibrate by; as many composites are made for it.
@@ -101,16 +104,20 @@ def learn_recognition(
     if library.n_kept < LEAST_OBJECTS:
         return Recognised(None, {}, facts, _examples([]))
     labels = [taught_labels(image, diameter) for image in taught]
-    lessons = list(zip([image.pixels for image in taught], labels, strict=True))
-    held_back = lessons[::_HELD_BACK] if len(lessons) >= 2 * _HELD_BACK else []
-    real = [lesson for number, lesson in enumerate(lessons) if not held_back or number % _HELD_BACK]
+    # Of few images all are needed to learn from, and to calibrate by.
+    step = _HELD_BACK if len(taught) >= 2 * _HELD_BACK else 1
+    held_back = taught[::step]
+    real = [
+        (image.pixels, of_image)
+        for number, (image, of_image) in enumerate(zip(taught, labels, strict=True))
+        if step == 1 or number % step
+    ]
     composites = [make_composite(library, diameter, method, random) for _ in range(_COMPOSITES)]
     facts |= {
-        "distractors": len(library.distractors),
         "backdrops": len(library.backdrops),
         "composites": len(composites),
         "share_ignored": round(float(np.mean([np.mean(of_image == IGNORED) for of_image in labels])), 4),
-        "images_held_back": len(held_back),
+        "images_held_back": len(held_back) if step > 1 else 0,
     }
     network = _new_network(model, settings.seed)
     sources = [CropSource(source, diameter, method, network.config) for source in (composites, real)]
@@ -147,7 +154,7 @@ def _taught_images(
     settings: TeachingSettings,
     random: np.random.Generator,
 ) -> Iterator[TaughtImage]:
-    """What the model says of its training images, in random order, until enough pixels were seen."""
+    """What the model says of its training images, in random order, until enough windows were seen."""
     squares = [(image, square) for image in images for square in _squares(image.shape[-2:])]
     least = max(1, round(_SMALLEST_FRACTION * model.smallest_side**2))
     seen, found = 0, 0
@@ -156,9 +163,10 @@ def _taught_images(
         pixels = image[(slice(None), *square.slices)]
         taught = _teach(model, pixels, settings, least)
         yield taught
-        seen += square.height * square.width
-        found += len(taught.confidence)
-        if seen >= _MOST_PIXELS or (seen >= _FIRST_LOOK and not found):
+        windows = make_windows(square.shape, model.generative.config.window_size, settings.windows.stride)
+        seen += len(windows)
+        found += int((taught.confidence >= _CONFIDENT).sum())
+        if seen >= _MOST_WINDOWS or (seen >= _FIRST_LOOK and not found):
             return
 
 
@@ -185,31 +193,25 @@ def _calibrated(
     model: FittedModel,
     network: RecognitionNetwork,
     composites: Sequence[Composite],
-    real: Sequence[tuple[np.ndarray, np.ndarray]],
+    real: Sequence[TaughtImage],
 ) -> Calibration:
     """The calibration of a trained network, from images that it has not seen."""
-    with_network = FittedModel(
-        model.generative, network, model.working_diameter, model.intensity, model.device
-    )
-    groups = [
-        [_judged(with_network, pixels, labels) for pixels, labels in images] for images in (composites, real)
-    ]
-    return fit_calibration(groups)
+    model = replace(model, recognition=network)
+    exact = [_judged(model, image.pixels, partial(_exact_verdict, image.labels)) for image in composites]
+    taught = [_judged(model, image.pixels, partial(_taught_verdict, image)) for image in real]
+    return fit_calibration([exact, taught])
 
 
-def _judged(model: FittedModel, pixels: np.ndarray, labels: np.ndarray) -> JudgedCandidates:
-    """The candidates of an image that suppression leaves, and whether each is an object of its labels.
-
-    Those that lie mostly where labels are ignored are left out.
-    """
+def _judged(
+    model: FittedModel, pixels: np.ndarray, verdict: Callable[[np.ndarray], float | None]
+) -> JudgedCandidates:
+    """The candidates of an image that suppression leaves and that a verdict on their outline (32, 2) is known of."""
     store = MemoryStore()
-    whole = Region(0, 0, *labels.shape)
-    candidates = load_candidates(store, find_candidates(model, pixels, store, region=whole))
-    candidates = _best_alone(candidates)
-    verdicts = [_verdict(outline, labels) for outline in vertices(candidates.stars)]
-    known = np.array([verdict is not None for verdict in verdicts], bool)
-    right = np.array([bool(verdict) for verdict in verdicts], bool)
-    return JudgedCandidates(candidates.evidence.take(np.flatnonzero(known)), right[known])
+    whole = Region(0, 0, *pixels.shape[-2:])
+    candidates = _best_alone(load_candidates(store, find_candidates(model, pixels, store, region=whole)))
+    verdicts = np.array([verdict(outline) for outline in vertices(candidates.stars)], float)  # nan for None
+    known = np.flatnonzero(~np.isnan(verdicts))
+    return JudgedCandidates(candidates.evidence.take(known), verdicts[known])
 
 
 def _best_alone(candidates: Candidates) -> Candidates:
@@ -219,17 +221,36 @@ def _best_alone(candidates: Candidates) -> Candidates:
     return candidates.take(np.flatnonzero(suppress(rank, np.ones(rank.shape, bool), pairs)[:, 0]))
 
 
-def _verdict(outline: np.ndarray, labels: np.ndarray) -> bool | None:
-    """Whether an outline (32, 2) is an object of the labels; None where that is not known."""
-    row, column = (outline - 0.5).T
-    inside = labels[polygon(row, column, shape=labels.shape)]
-    if not len(inside) or np.mean(inside == IGNORED) > 0.5:
+def _exact_verdict(labels: np.ndarray, outline: np.ndarray) -> float | None:
+    """Whether an outline is an object of exact labels; None where they are ignored."""
+    inside = _inside(outline, labels.shape)
+    if np.mean(labels[inside] == IGNORED) > 0.5:
         return None
-    counts = np.bincount(inside[inside > 0])
-    if not len(counts):
-        return False
+    return float(_matched(labels, inside) > 0)
+
+
+def _taught_verdict(image: TaughtImage, outline: np.ndarray) -> float | None:
+    """How probably an outline is an object, by the teacher; None where it sees other objects there."""
+    inside = _inside(outline, image.labels.shape)
+    matched = _matched(image.labels, inside)
+    if matched:
+        return float(image.confidence[matched - 1])
+    foreground = float(image.foreground[inside].mean()) if len(inside[0]) else 0.0
+    return None if foreground > 0.5 else foreground
+
+
+def _inside(outline: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    row, column = (outline - 0.5).T
+    return polygon(row, column, shape=shape)
+
+
+def _matched(labels: np.ndarray, inside: tuple[np.ndarray, np.ndarray]) -> int:
+    """The label that some pixels are, by an intersection over union above a half; 0 for none."""
+    counts = np.bincount(np.maximum(labels[inside], 0), minlength=1)
+    counts[0] = 0
     most = int(counts.argmax())
-    return bool(counts[most] > _RIGHT * (len(inside) + np.sum(labels == most) - counts[most]))
+    union = len(inside[0]) + np.sum(labels == most) - counts[most]
+    return most if most and counts[most] > _RIGHT * union else 0
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from cellsegmenter.recognition.stars import RAYS
 from cellsegmenter.sleep.canvas import Canvas, Piece, fits, paste, transform, visible_labels
 from cellsegmenter.sleep.composites import make_composite
 from cellsegmenter.sleep.crops import CropSource, crop_targets
-from cellsegmenter.sleep.library import IGNORED, Backdrop, CutOut, Library, TaughtImage, build_library
+from cellsegmenter.sleep.library import IGNORED, Backdrop, CutOut, Library, Shelf, TaughtImage, build_library
 from cellsegmenter.sleep.units import to_linear
 
 DIAMETER = 16.0
@@ -25,7 +25,7 @@ def disc(row: float, column: float, radius: float, shape: tuple[int, int]) -> np
 def textured_cut_out(radius: float = 8.0, shape=(31, 30), level: float = 0.5, n_channels: int = 1) -> CutOut:
     mask = disc(15, 14, radius, shape)
     texture = np.random.default_rng(2).uniform(0.8, 1.2, (n_channels, *shape))
-    return CutOut((level * mask * texture).astype(np.float32), mask.astype(np.float32), level, 0)
+    return CutOut((level * mask * texture).astype(np.float32), mask.astype(np.float32), level, 1.0, 0)
 
 
 def flat_backdrop(n_channels: int = 1, size: int = 120) -> Backdrop:
@@ -33,10 +33,8 @@ def flat_backdrop(n_channels: int = 1, size: int = 120) -> Backdrop:
     return Backdrop(noise.astype(np.float32), NOISE, 0)
 
 
-def library_of(
-    objects: list[CutOut], distractors: list[CutOut] | None = None, n_channels: int = 1
-) -> Library:
-    return Library(objects, distractors or [], [flat_backdrop(n_channels)], len(objects))
+def library_of(objects: list[CutOut], n_channels: int = 1) -> Library:
+    return Library(objects, [flat_backdrop(n_channels)], len(objects))
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +161,7 @@ def test_composites_have_whole_and_visible_objects(library):
             assert mask.sum() >= 10
             assert linear[mask].mean() > background + NOISE / 2
     assert min(covers) < 0.12
-    assert 0.2 < max(covers) < 0.6
+    assert 0.15 < max(covers) < 0.6
     assert min(n_objects) >= 1
 
 
@@ -213,7 +211,7 @@ def test_composites_have_all_channels_and_follow_the_diameter():
 def test_a_small_backdrop_is_mirrored():
     cut_out = textured_cut_out(4.0)
     pixels = np.linspace(0, 0.1, 40, dtype=np.float32).repeat(40).reshape(1, 40, 40)
-    library = Library([cut_out], [], [Backdrop(pixels, 1e-4, 0)], 1)
+    library = Library([cut_out], [Backdrop(pixels, 1e-4, 0)], 1)
     composite = make_composite(library, DIAMETER, "linear", np.random.default_rng(3))
     clear = ndimage.binary_erosion(composite.labels == 0, iterations=8)
     # Rows of 40 levels, up and down: neither a step nor a constant.
@@ -229,26 +227,11 @@ def test_composites_need_objects(library):
         make_composite(library_of([]), DIAMETER, "log", np.random.default_rng(0))
 
 
-@pytest.mark.parametrize(("radius", "is_ignored"), [(8.0, True), (2.0, False)])
-def test_distractors_are_ignored_and_debris_is_background(radius, is_ignored):
-    # The distractor shines in the second channel alone, so it can be told from objects.
-    objects = textured_cut_out(n_channels=2)
-    objects.signal[1] = 0
-    thing = textured_cut_out(radius, n_channels=2, level=2.0)
-    thing.signal[0] = 0
-    random = np.random.default_rng(8)
-    seen = 0
-    for _ in range(12):
-        pixels, labels = make_composite(
-            library_of([objects], [thing], n_channels=2), DIAMETER, "linear", random, size=120
-        )
-        shining = pixels[1] > 1.2
-        seen += shining.any()
-        if is_ignored:
-            assert (labels[shining] == IGNORED).all()
-        else:
-            assert (labels[shining] == 0).all()
-    assert 0 < seen < 12
+def test_cut_outs_are_drawn_by_their_weight():
+    often, seldom = textured_cut_out(), textured_cut_out(6.0)._replace(weight=0.25)
+    shelf, random = Shelf([seldom, often]), np.random.default_rng(8)
+    share = np.mean([shelf.draw(random) is often for _ in range(2000)])
+    assert share == pytest.approx(0.8, abs=0.03)
 
 
 # Crops

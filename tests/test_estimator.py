@@ -180,7 +180,7 @@ def test_no_two_objects_share_more_of_their_boxes_than_the_user_allows(scenes, s
 
 
 def instances_of(segmenter, image, **changes):
-    settings = segmenter._inference_settings(0)
+    settings = segmenter._window_settings(0)
     settings = type(settings)(**vars(settings) | changes)
     prepared = prepare_image(segmenter._one_image(image)[0], diameter=segmenter.working_diameter_)
     grid = make_windows(prepared.shape[-2:], segmenter.model_.config.window_size, settings.stride)

@@ -228,7 +228,12 @@ BAD_PREDICTION = [
     ({"stride": 96}, "stride is 96; it must be at most 48"),
     ({"stride": 12.5}, "stride is 12.5; give a whole number"),
     ({"n_samples": 0}, "n_samples is 0; it must be at least 1"),
-    ({"n_samples": None}, "n_samples is None; give a whole number"),
+    ({"n_samples": 2.5}, "n_samples is 2.5; give a whole number"),
+    ({"recognition": "both"}, "recognition='both'"),
+    (
+        {"recognition": "one_pass"},
+        'stride=24 is the distance of sliding windows|recognition="one_pass" needs a recognition network',
+    ),
     ({"min_size": "a"}, "min_size is 'a'; give a whole number"),
     ({"min_size": -1}, "min_size is -1; it must be at least 0"),
     ({"n_jobs": 0}, "n_jobs is 0; give a number of processes, or -1"),

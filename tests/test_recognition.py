@@ -1,5 +1,6 @@
 """One pass over a whole image: blocks, regions, processes and folders change nothing of the result."""
 
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -29,14 +30,20 @@ CPU = torch.device("cpu")
 def random_network(diameter: float = DIAMETER, n_channels: int = 1, seed: int = 0) -> RecognitionNetwork:
     network = RecognitionNetwork(RecognitionConfig(n_channels, diameter, width=6))
     randomise(network, seed)
+    with torch.no_grad():
+        network.out.weight[1:] *= 0.2  # outlines of about the diameter
+        network.out.bias.zero_()
     return network
 
 
 def model_of(network: RecognitionNetwork, n_channels: int = 1) -> FittedModel:
     """With a generative model that believes some of its random boxes."""
     torch.manual_seed(0)
-    generative = StructuredVAE(tiny_config(n_channels=n_channels))
+    generative = StructuredVAE(tiny_config(n_channels=n_channels, initial_side=14.0))
     randomise(generative, seed=1)
+    with torch.no_grad():
+        generative.proposal_head.out.weight[1:5] *= 0.3
+        generative.proposal_head.out.bias[:5] = 0
     return FittedModel(generative, network, DIAMETER, "log", CPU)
 
 
@@ -49,14 +56,21 @@ def noise(shape: tuple[int, int], n_channels: int = 1, seed: int = 0) -> np.ndar
     return np.random.default_rng(seed).normal(0.3, 0.4, (n_channels, *shape)).astype(np.float32)
 
 
-def found_with(model: FittedModel, image: np.ndarray, side: int | None = None, monkeypatch=None):
-    """The candidates of an image, in blocks of a side."""
+def found_with(model: FittedModel, image: np.ndarray, side: int = 4096):
+    """All candidates of an image, in blocks of a side, and the number of blocks."""
     store = MemoryStore()
     with pytest.MonkeyPatch.context() as patch:
-        if side is not None:
-            patch.setattr(candidates_module, "block_lattice", partial(block_lattice, side=side))
+        patch.setattr(candidates_module, "_MOST_PER_OBJECT", 10**6)
+        patch.setattr(candidates_module, "block_lattice", partial(block_lattice, side=side))
         n = find_candidates(model, image, store, region=Region(0, 0, *image.shape[-2:]))
         return load_candidates(store, n), n
+
+
+@pytest.fixture
+def full_precision(monkeypatch):
+    """Where a block ends, sums are made in another order, and the last bit of bfloat16 can be seen."""
+    for module in ("recognition.network", "model.structured_vae"):
+        monkeypatch.setattr(f"cellsegmenter.{module}.autocast_for", lambda device: nullcontext())
 
 
 # Blocks
@@ -101,7 +115,7 @@ def test_the_grid_has_about_eight_points_across_an_object(diameter, pitch):
 
 @pytest.mark.parametrize("diameter", [8.0, 16.0, 32.0])
 @torch.inference_mode()
-def test_the_halo_is_what_decides_in_a_block(diameter):
+def test_the_halo_is_what_decides_in_a_block(diameter, full_precision):
     network = random_network(diameter)
     config = network.config
     side = 2 * config.halo + 2 * config.multiple
@@ -127,7 +141,7 @@ def test_the_halo_is_what_decides_in_a_block(diameter):
 
 @pytest.mark.parametrize("diameter", [8.0, 16.0, 32.0])
 @torch.inference_mode()
-def test_the_network_says_the_same_in_blocks(diameter):
+def test_the_network_says_the_same_in_blocks(diameter, full_precision):
     network = random_network(diameter)
     config = network.config
     shape = (21 * config.multiple + 3, 17 * config.multiple)
@@ -150,7 +164,7 @@ def test_the_network_says_the_same_in_blocks(diameter):
 
 
 @pytest.mark.parametrize("shape", [(200, 330), (1, 90), (90, 1), (30, 20), (50, 3000), (129, 128)])
-def test_candidates_are_those_of_one_large_block(random_model, shape):
+def test_candidates_are_those_of_one_large_block(random_model, full_precision, shape):
     image = noise(shape)
     whole, n_whole = found_with(random_model, image, 4096)
     parts, n_parts = found_with(random_model, image, 64)
@@ -159,9 +173,13 @@ def test_candidates_are_those_of_one_large_block(random_model, shape):
     assert len(whole.z_what) > (0 if min(shape) < 10 else 3)
     np.testing.assert_array_equal(parts.stars.centre, whole.stars.centre)
     np.testing.assert_allclose(parts.stars.radii, whole.stars.radii, rtol=1e-4, atol=1e-4)
-    for name, part, of_all in zip(parts.evidence._fields, parts.evidence, whole.evidence, strict=True):
-        np.testing.assert_allclose(part, of_all, rtol=1e-3, atol=1e-3, err_msg=name)
-    np.testing.assert_allclose(parts.z_what, whole.z_what, rtol=1e-3, atol=1e-3)
+    for name in ("score", "witness"):
+        part, of_all = (getattr(found.evidence, name) for found in (parts, whole))
+        np.testing.assert_allclose(part, of_all, rtol=1e-4, atol=1e-4, err_msg=name)
+    # Of a point between two pixels, the last bit decides which of them is looked at.
+    apart = np.abs(parts.evidence.contrast - whole.evidence.contrast) > 1e-4
+    assert np.mean(apart) < 0.01
+    np.testing.assert_allclose(parts.z_what, whole.z_what, rtol=1e-3, atol=5e-4)
     assert (whole.stars.centre > 0).all()
     assert (whole.stars.centre < shape).all()
 
@@ -176,7 +194,7 @@ def test_the_generative_model_is_a_witness(random_model):
 
 
 def test_several_channels_are_seen():
-    model = model_of(random_network(n_channels=2), n_channels=2)
+    model = model_of(random_network(n_channels=2, seed=2), n_channels=2)
     image = noise((80, 90), n_channels=2)
     first, _ = found_with(model, image)
     second, _ = found_with(model, image[::-1])
@@ -324,21 +342,26 @@ def test_a_region_of_a_rescaled_image(disc_model):
     assert np.mean(ours != theirs) < 1e-3
 
 
-def test_processes_and_folders_change_nothing(disc_model, tmp_path):
+def test_a_folder_changes_nothing(disc_model, tmp_path):
     image, _ = scene()
     _, expected = segmented(disc_model, image)
-    for workspace in (
-        Workspace(n_jobs=2),
-        Workspace(folder=tmp_path / "work"),
-        Workspace(folder=tmp_path / "work"),  # from what is there
-        Workspace(folder=tmp_path / "both", n_jobs=2),
-    ):
+    workspace = Workspace(folder=tmp_path / "work")
+    for _ in range(2):  # again, from what is there
         consensus, found = segmented(disc_model, image, workspace)
         assert_alike(found, expected)
         assert consensus.work_folder == workspace.folder
-    again = segmented(disc_model, image, Workspace(folder=tmp_path / "large", max_memory=10**9))[0]
-    assert again.work_folder is None
+    consensus, found = segmented(disc_model, image, Workspace(folder=tmp_path / "large", max_memory=10**9))
+    assert_alike(found, expected)
+    assert consensus.work_folder is None
     assert not (tmp_path / "large").exists()
+
+
+@pytest.mark.slow
+def test_processes_change_nothing(disc_model, tmp_path):
+    image, _ = scene()
+    _, expected = segmented(disc_model, image)
+    for workspace in (Workspace(n_jobs=2), Workspace(folder=tmp_path / "work", n_jobs=2)):
+        assert_alike(segmented(disc_model, image, workspace)[1], expected)
 
 
 def test_work_that_was_interrupted_goes_on(disc_model, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -22,6 +23,7 @@ from cellsegmenter.preparation import prepare_image
 from cellsegmenter.region import Region
 from cellsegmenter.segmenting import consensus_of
 from cellsegmenter.store import FolderStore, MemoryStore, Task, WorkFolderError, run_tasks
+from cellsegmenter.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +34,18 @@ def image() -> np.ndarray:
     ).images[0]
 
 
-def consensus(segmenter, image, scale=1.0, **options):
-    settings = segmenter._inference_settings(0, n_samples=1)
-    defaults = {"resolution": AbsoluteResolution(0.3), "min_size": 20, "n_jobs": 1, "tile_size": 4096}
+def consensus(segmenter, image, scale=1.0, *, region=None, seed=0, tile_size=4096, n_jobs=1, work_folder=None):
+    """By sliding windows."""
+    diameter = segmenter.working_diameter_
     return consensus_of(
-        segmenter.model_,
-        prepare_image(segmenter._one_image(image)[0], scale=scale, diameter=segmenter.working_diameter_),
-        scale,
-        settings,
-        working_diameter=segmenter.working_diameter_,
-        device=torch.device("cpu"),
-        **defaults | options,
+        segmenter._ready_model(),
+        prepare_image(segmenter._one_image(image)[0], scale=scale, diameter=diameter),
+        diameter / scale,
+        replace(segmenter._window_settings(seed, n_samples=1), tile_size=tile_size),
+        Workspace(None if work_folder is None else Path(work_folder), n_jobs=n_jobs),
+        resolution=AbsoluteResolution(0.3),
+        min_size=20,
+        region=region,
     )
 
 
@@ -173,13 +176,9 @@ def test_a_work_folder_of_another_computation_is_refused(
     elif change == "sizes":  # which the weights do not show
         low, high = segmenter.model_.config.object_size
         segmenter.model_.config = replace(segmenter.model_.config, object_size=(low, high + 4))
-    settings = segmenter._inference_settings(0, n_samples=1)
-    if change == "seed":
-        settings = replace(settings, seed=1)
-    segmenter._inference_settings = lambda *_, **__: settings
     name = "model" if change == "sizes" else change
     with pytest.raises(WorkFolderError, match=f"another computation: {name} was .* and is .*delete"):
-        consensus(segmenter, other, work_folder=tmp_path)
+        consensus(segmenter, other, work_folder=tmp_path, seed=int(change == "seed"))
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path):
@@ -217,7 +216,6 @@ torch.set_num_threads(1)
 from cellsegmenter import CellSegmenter
 from test_streaming import consensus
 segmenter = CellSegmenter.load(sys.argv[2])
-segmenter._ready_model()
 found = consensus(segmenter, np.load(sys.argv[3]), work_folder=sys.argv[4], tile_size=48).cut()
 np.save(sys.argv[5], found.labels)
 """
@@ -243,7 +241,7 @@ def test_killed_at_any_moment_it_goes_on_and_gives_the_same(trained, image, whol
 
 
 def test_present_objects_are_what_rendering_gives(trained, image):
-    settings = trained._inference_settings(0)
+    settings = trained._window_settings(0)
     windows = (
         torch.from_numpy(prepare_image(image[None], diameter=16)[:, :96, :96])
         .unfold(1, 48, 48)

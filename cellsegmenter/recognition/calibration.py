@@ -6,9 +6,10 @@ out from what is around it.  So the log-odds are
 
     bias + a · score + b · logit(witness) + c · log(1 - exp(-contrast)),
 
-fitted on candidates whose truth is known without an annotation: those of fresh composites, and those of training images
-that were held back from the network, where the teacher is sure.  What is left differs from image to image: the
-log-odds of all candidates of an image move together, by a normal distribution of standard deviation `spread`.
+fitted on candidates of which something is known without an annotation: those of fresh composites, whose truth is
+exact, and those of training images that were held back from the network, by the teacher's confidence.  What is left
+differs from image to image: the log-odds of all candidates of an image move together, by a normal distribution of
+standard deviation `spread`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit, logsumexp
+from scipy.special import log_expit, logsumexp
 from sklearn.linear_model import LogisticRegression
 
 __all__ = ["Calibration", "Evidence", "JudgedCandidates", "fit_calibration", "log_odds"]
@@ -57,10 +58,10 @@ class Evidence(NamedTuple):
 
 
 class JudgedCandidates(NamedTuple):
-    """Candidates of one image whose truth is known."""
+    """Candidates of one image of which something is known."""
 
     evidence: Evidence
-    right: np.ndarray  # (n,) bool
+    right: np.ndarray  # (n,) in 0..1: how probably each is an object
 
 
 def log_odds(calibration: Calibration, evidence: Evidence) -> np.ndarray:
@@ -84,13 +85,18 @@ def fit_calibration(groups: Sequence[Sequence[JudgedCandidates]]) -> Calibration
     filled = [[image for image in images if len(image.right)] for images in groups]
     filled = [images for images in filled if images]
     images = [image for group in filled for image in group]
-    right = np.concatenate([image.right for image in images]) if images else np.zeros(0, bool)
-    if right.all() or not right.any():
+    right = np.concatenate([image.right for image in images]) if images else np.zeros(0)
+    if not 0 < (right.mean() if len(right) else 0) < 1:
         return Calibration.identity()
-    counts = [[len(image.right) for image in group] for group in filled]
-    weight = np.concatenate([np.full(sum(n), len(right) / len(filled) / sum(n)) for n in counts])
+    counts = [sum(len(image.right) for image in group) for group in filled]
+    weight = np.concatenate([np.full(n, len(right) / len(filled) / n) for n in counts])
     features = np.concatenate([_features(image.evidence) for image in images])
-    model = LogisticRegression(C=_REGULARISATION).fit(features, right, weight)
+    # Each candidate is right with its probability, and wrong with the rest.
+    model = LogisticRegression(C=_REGULARISATION).fit(
+        np.concatenate([features, features]),
+        np.repeat([True, False], len(right)),
+        np.concatenate([weight * right, weight * (1 - right)]),
+    )
     of_score, of_witness, of_contrast = model.coef_[0].tolist()
     plain = Calibration(float(model.intercept_[0]), of_score, of_witness, of_contrast, 0.0)
     return plain._replace(spread=_spread(plain, images))
@@ -113,8 +119,9 @@ def _spread(calibration: Calibration, images: Sequence[JudgedCandidates]) -> flo
     def log_likelihood(spread: float) -> float:
         total = 0.0
         for image, logit in zip(images, logits, strict=True):
-            prob = expit(logit[:, None] + spread * point)
-            of_points = np.log(np.where(image.right[:, None], prob, 1 - prob) + 1e-12).sum(axis=0)
+            at_point = logit[:, None] + spread * point
+            right = image.right[:, None]
+            of_points = (right * log_expit(at_point) + (1 - right) * log_expit(-at_point)).sum(axis=0)
             total += float(logsumexp(of_points + log_weight))
         return total
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch.nn.functional import max_pool2d
 from cellsegmenter.fitted import FittedModel
 from cellsegmenter.model.boxes import SAME_BOX, intersection_over_union
 from cellsegmenter.model.structured_vae import StructuredVAE
+from cellsegmenter.normalize import KNEE, linear_intensity
 from cellsegmenter.recognition.blocks import Surroundings, block_lattice, read_around
 from cellsegmenter.recognition.calibration import Evidence
 from cellsegmenter.recognition.network import RecognitionNetwork
@@ -29,6 +30,10 @@ from cellsegmenter.types import Boxes
 
 __all__ = ["Candidates", "contrast_of", "find_candidates", "load_candidates", "propose"]
 
+# The network sees pixels at this part of their brightness.  It learned from objects that a teacher is sure of, and takes
+# faint things for objects too easily: 57 training images of nuclei, mean of four APs, eight networks: .770 to .779
+# without, .783 to .790 with it.
+_DIMMING = 0.6
 # Least score of a candidate.
 _LEAST_SCORE = 0.2
 # At most so many candidates to the area of a typical object's square, the best ones: noise bounds memory, too.
@@ -126,7 +131,11 @@ def _arguments(model: FittedModel, image: Any, block: Region) -> tuple[Any, ...]
 def _read(model: FittedModel, image: Any, block: Region) -> _BlockPixels:
     assert model.recognition is not None
     config = model.recognition.config
-    wide = read_around(image, block, halo=_MODEL_HALO, padding=_MODEL_PADDING, multiple=_MODEL_MULTIPLE)
+    # The largest box reaches beyond the block, too.
+    reach = _MODEL_MULTIPLE * math.ceil(model.generative.config.object_size[1] / 2 / _MODEL_MULTIPLE)
+    wide = read_around(
+        image, block, halo=_MODEL_HALO + reach, padding=_MODEL_PADDING, multiple=_MODEL_MULTIPLE
+    )
     narrow = read_around(
         image, block, halo=config.halo, padding=max(_PADDING, config.multiple), multiple=config.multiple
     )
@@ -136,7 +145,7 @@ def _read(model: FittedModel, image: Any, block: Region) -> _BlockPixels:
 def _find_in_block(store: Store, model: FittedModel, pixels: _BlockPixels) -> Record:
     assert model.recognition is not None
     stars, score = propose(
-        model.recognition, pixels.recognition, pixels.block, pixels.image_shape, model.device
+        model.recognition, pixels.recognition, pixels.block, pixels.image_shape, model.intensity, model.device
     )
     witness, z_what = _testify(model.generative, pixels.generative, stars, model.device)
     return {
@@ -155,6 +164,7 @@ def propose(
     around: Surroundings,
     block: Region,
     image_shape: tuple[int, int],
+    intensity: Literal["log", "linear"],
     device: torch.device,
 ) -> tuple[Stars, np.ndarray]:
     """The local maxima of the score in a block: their outlines and logits (n,).
@@ -168,11 +178,13 @@ def propose(
     block : Region
     image_shape : (height, width)
         px; centres lie in the image.
+    intensity : {"log", "linear"}
+        Scale of the pixels.
     device : torch.device
     """
     pitch = network.config.pitch
     image = torch.from_numpy(np.ascontiguousarray(around.pixels, np.float32))[None].to(device)
-    seen = network(image)
+    seen = network(dimmed(image, intensity))
     logit, radii = seen.logit[0], seen.radii[0]
     # Centres lie in the image: what is seen in its reflection competes with nothing.
     for axis, (first, side) in enumerate(zip(around.corner.tolist(), image_shape, strict=True)):
@@ -193,6 +205,14 @@ def propose(
     chosen = torch.from_numpy(index).to(row.device)
     outline = radii[:, row[chosen], column[chosen]].T.cpu().numpy()
     return Stars((place[index] + 0.5).astype(np.float32), outline.astype(np.float32)), score
+
+
+def dimmed(image: Tensor, intensity: Literal["log", "linear"]) -> Tensor:
+    """An image as the network sees it in prediction: less bright than in training."""
+    linear = _DIMMING * linear_intensity(image, intensity)
+    if intensity == "linear":
+        return linear
+    return torch.copysign(torch.log1p(linear.abs() / KNEE), linear) / math.log1p(1 / KNEE)
 
 
 def contrast_of(stars: Stars, around: Surroundings, diameter: float) -> np.ndarray:

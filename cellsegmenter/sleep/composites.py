@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from cellsegmenter.sleep.canvas import Canvas, Piece, fits, paste, place_piece, transform, visible_labels
-from cellsegmenter.sleep.library import IGNORED, Backdrop, CutOut, Library
+from cellsegmenter.sleep.canvas import Canvas, Piece, fits, paste, transform, visible_labels
+from cellsegmenter.sleep.library import Backdrop, Library, Shelf
 from cellsegmenter.sleep.units import Intensity, from_linear, log_uniform, sixteenth
 from cellsegmenter.windows import reflect_index
 
@@ -39,7 +39,7 @@ _NATURAL_SHARE, _TYPICAL_SHARE = 0.3, 0.5
 # Share of objects with nearly their own size, on canvases of typical size and on others.
 _OWN_SIZE_SHARE, _OWN_SIZE_SHARE_ELSEWHERE = 0.8, 0.35
 _NEAR_ZOOM, _FAR_ZOOM = (0.85, 1.15), (0.4, 1.3)
-_ELONGATED_SHARE, _ELONGATION = 0.4, 0.25  # the logarithm of the stretch is uniform up to this
+_ELONGATED_SHARE, _ELONGATION = 0.4, 0.4  # the logarithm of the stretch is uniform up to this
 
 _ALONE_SHARE, _SMALL_CLUMP_SHARE = 0.4, 0.6
 _SMALL_CLUMP, _LARGE_CLUMP = (2, 4), (5, 12)  # objects
@@ -54,10 +54,6 @@ _OVERLAP, _SLIGHT_OVERLAP = 0.25, 0.03
 _NEAREST, _FARTHEST = 0.55, 1.6
 _FIRST_TRIES, _NEIGHBOUR_TRIES = 12, 6
 _GAP_SHARE, _GAP = 0.15, (1.0, 2.0)  # some objects are moved apart by a narrow gap
-
-# Composites with a few distractors, and how much of their surroundings is ignored with them.
-_DISTRACTOR_SHARE, _MOST_DISTRACTORS, _DISTRACTOR_REACH = 0.3, 4, 2.0
-_DEBRIS = 1 / 8  # a distractor below this share of the objects' median area is background
 
 _BLURRED_SHARE, _BLUR = 0.5, (0.3, 1.1)
 # Noise is added, as a share of the backdrop's, and shot noise, as a share of the intensity's square root.
@@ -77,8 +73,8 @@ class Composite(NamedTuple):
 class _Style(NamedTuple):
     """What the objects of one composite have in common."""
 
-    near: list[CutOut]  # of the backdrop's own image
-    far: list[CutOut]  # of another image
+    near: Shelf  # of the backdrop's own image
+    far: Shelf  # of another image
     noise: float  # of the backdrop
     natural: bool  # objects keep their intensity
     typical: bool  # nearly all objects keep their size
@@ -120,8 +116,6 @@ def make_composite(
             break
         _paste_group(canvas, style, random)
     labels = visible_labels(canvas, unit)
-    if library.distractors and random.random() < _DISTRACTOR_SHARE:
-        _paste_distractors(canvas, labels, library, unit, random)
     linear = _photograph(background + canvas.signal, backdrop.noise, unit, random)
     return Composite(from_linear(linear, method), labels)
 
@@ -142,9 +136,9 @@ def _background(backdrop: Backdrop, size: int, unit: float, random: np.random.Ge
 def _style(library: Library, backdrop: Backdrop, unit: float, random: np.random.Generator) -> _Style:
     shelves = list(library.by_image.values())
     far = shelves[random.integers(len(shelves))]
-    near = library.by_image.get(backdrop.image, [])
+    near = library.by_image.get(backdrop.image)
     return _Style(
-        near=near if len(near) >= _ENOUGH_OBJECTS else far,
+        near=far if near is None or len(near) < _ENOUGH_OBJECTS else near,
         far=far,
         noise=backdrop.noise,
         natural=random.random() < _NATURAL_SHARE,
@@ -184,7 +178,7 @@ def _paste_group(canvas: Canvas, style: _Style, random: np.random.Generator) -> 
 def _draw_piece(style: _Style, intensity: float, random: np.random.Generator) -> Piece | None:
     """A random object of about this intensity, turned and stretched; None if it became too small."""
     shelf = style.near if random.random() < _OWN_SHARE else style.far
-    cut_out = shelf[random.integers(len(shelf))]
+    cut_out = shelf.draw(random)
     own_size = random.random() < (_OWN_SIZE_SHARE if style.typical else _OWN_SIZE_SHARE_ELSEWHERE)
     zoom = log_uniform(random, *(_NEAR_ZOOM if own_size else _FAR_ZOOM))
     stretch = 1.0
@@ -233,27 +227,6 @@ def _place_beside(
 def _distances(touching: float, unit: float) -> Iterator[float]:
     """Distances between the middles of two objects that touch at about `touching`, px, from near to far."""
     yield from np.arange(_NEAREST * touching, _FARTHEST * touching, max(unit, 1.0))
-
-
-def _paste_distractors(
-    canvas: Canvas, labels: np.ndarray, library: Library, unit: float, random: np.random.Generator
-) -> None:
-    """Add a few doubtful things where no object is; `labels` becomes ignored there, unless they are debris."""
-    for _ in range(random.integers(1, _MOST_DISTRACTORS + 1)):
-        cut_out = library.distractors[random.integers(len(library.distractors))]
-        zoom = log_uniform(random, *_NEAR_ZOOM)
-        piece = transform(cut_out, (zoom, zoom), random.uniform(0, 2 * math.pi), 1.0, 0.0)
-        middle = None if piece is None else _place_alone(canvas, piece, random)
-        if piece is None or middle is None:
-            continue
-        place = place_piece(piece, middle, canvas.size)
-        if place is None:
-            continue
-        canvas.signal[(..., *place.canvas)] += piece.signal[(..., *place.piece)]
-        if cut_out.mask.sum() >= _DEBRIS * library.median_area:
-            around = ndimage.binary_dilation(piece.mask, iterations=round(_DISTRACTOR_REACH * unit))
-            under = labels[place.canvas]
-            under[around[place.piece] & (under == 0)] = IGNORED
 
 
 def _photograph(linear: np.ndarray, noise: float, unit: float, random: np.random.Generator) -> np.ndarray:
