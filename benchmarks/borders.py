@@ -1,31 +1,33 @@
 """Objects cut in straight lines along the borders of tiles: ours, and tiles predicted apart and put side by side.
 
-    python benchmarks/borders.py --data PATH/TO/mosaic
+    python benchmarks/borders.py --data PATH/TO/mosaic [--model FILE] [--recognition windows]
 
 A cut is a stretch of a border, of at least 5 px, along which an object faces another one.  Neighbours also touch along
 lines where no border is, so the same is counted along as many other lines: what is above that is due to the borders.
-Borders of our tiles are edges of windows too, so one set of other lines has edges of windows, the other none.
+Of sliding windows, borders of our tiles are edges of windows too, so one set of other lines has edges of windows, the
+other none.  In one pass there are no windows, but the networks see blocks of 1024 px, whose borders are among ours.
 
-The image is a region of the mosaic, repeated, at the model's scale.  Writes results/borders.json.
+The image is a region of the mosaic, repeated, at the model's scale.  Writes a row of results/borders.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tifffile
+from scoring import keep_row, load_model
 from skimage.transform import rescale
+from train_nuclei import RESOLUTION
 
-from cellsegmenter import AbsoluteResolution, CellSegmenter
-from cellsegmenter.consensus import build_consensus
+from cellsegmenter.consensus import Consensus, ShapeConsensus, build_consensus
 from cellsegmenter.consensus.membership import instances_of_record, join_instances
 from cellsegmenter.diameter import estimate_diameter
 from cellsegmenter.scales import scale_of
-from cellsegmenter.windows import Tiling
+from cellsegmenter.store import MemoryStore
+from cellsegmenter.windows import Tiling, make_tiling
 
 RESULTS = Path(__file__).parent / "results" / "borders.json"
 SHORTEST = 5  # px of a cut
@@ -54,37 +56,48 @@ def boxes(tiling: Tiling) -> Iterator[tuple[slice, slice]]:
         yield slice(top, bottom), slice(left, right)
 
 
+def in_tiles(whole: Consensus | ShapeConsensus, tile_size: int) -> tuple[Consensus | ShapeConsensus, Tiling]:
+    """The same graph, worked on in other tiles."""
+    if isinstance(whole, ShapeConsensus):
+        store = MemoryStore()
+        tiled = ShapeConsensus(whole.posterior, whole.image_shape, store, tile_size=tile_size)
+        return tiled, make_tiling(whole.image_shape, window_size=1, stride=1, tile_size=tile_size)
+    records = [whole.store.load(f"found-{tile}") for tile in range(len(whole.tiling))]
+    found = join_instances([instances_of_record(record) for record in records])
+    consensus = build_consensus(found, cutoff_distance=whole.cutoff_distance, tile_size=tile_size)
+    return consensus, consensus.tiling
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with image.tif")
+    parser.add_argument("--model", type=Path, help="a model file; by default the one that ships")
+    parser.add_argument("--recognition", default="one_pass", choices=("one_pass", "windows"))
     parser.add_argument("--tile-size", type=int, default=256, help="px at the model's scale")
     parser.add_argument("--repeats", type=int, default=2, help="of the region, along each axis")
     options = parser.parse_args()
 
     region = tifffile.imread(options.data / "image.tif")[REGION]
     image = np.tile(region, (options.repeats, options.repeats)).astype(np.float32)
-    segmenter = CellSegmenter.pretrained()
+    segmenter = load_model(options.model)
     image = rescale(image, scale_of(estimate_diameter(region[None]), segmenter.working_diameter_), order=1)
-    segmenter.set_params(diameter=None)
-    resolution = AbsoluteResolution(0.3)
+    segmenter.set_params(diameter=None, recognition=options.recognition)
 
-    whole = segmenter.consensus(image, random_state=0)
-    undivided = np.asarray(whole.graph.cut(resolution).labels)
-    store, n_tiles = whole.graph.store, len(whole.graph.tiling)
-    found = join_instances([instances_of_record(store.load(f"found-{tile}")) for tile in range(n_tiles)])
-    tiled = build_consensus(found, cutoff_distance=whole.graph.cutoff_distance, tile_size=options.tile_size)
-    ours = np.asarray(tiled.cut(resolution).labels)
+    whole = segmenter.consensus(image).graph
+    undivided = np.asarray(whole.cut(RESOLUTION).labels)
+    tiled, tiling = in_tiles(whole, options.tile_size)
+    ours = np.asarray(tiled.cut(RESOLUTION).labels)
     apart = np.zeros(image.shape, dtype=np.int64)
-    for box in boxes(tiled.tiling):
-        labels = np.asarray(segmenter.consensus(image[box], random_state=0).graph.cut(resolution).labels)
+    for box in boxes(tiling):
+        labels = np.asarray(segmenter.consensus(image[box]).graph.cut(RESOLUTION).labels)
         apart[box] = np.where(labels > 0, labels + apart.max(), 0)
 
-    rows, columns = tiled.tiling.rows, tiled.tiling.columns
+    rows, columns = tiling.rows, tiling.columns
     result = {
         "shape": list(image.shape),
-        "tiles": len(tiled.tiling),
+        "tiles": len(tiling),
         "pixels_that_differ_from_undivided": int(np.sum(ours != undivided)),
     }
     for name, labels in (("ours", ours), ("tiles_apart", apart)):
@@ -96,8 +109,7 @@ def main() -> None:
                 ("elsewhere", 3 * STRIDE + 5),
             )
         }
-    print(json.dumps(result, indent=2))
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    keep_row(RESULTS, {"recognition": options.recognition, "tile_size": options.tile_size}, result)
 
 
 if __name__ == "__main__":

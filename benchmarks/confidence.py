@@ -131,9 +131,7 @@ def one_pass(segmenter: CellSegmenter, test: ImageCollection) -> dict[str, Any]:
         sets["found"].append(judged_cut(consensus.cut(), truth))
         sets["low_cut"].append(judged_cut(consensus.cut(min_foreground=LOWEST), truth))
         # Samples are not looked at.
-        sets["candidates"].append(
-            judged_candidates(segmenter.sample_posterior(image, n_samples=None), truth)
-        )
+        sets["candidates"].append(judged_candidates(segmenter.sample_posterior(image, n_samples=None), truth))
         counts.append(len(np.unique(truth[truth > 0])))
         intervals.append(consensus.count_interval(LEVEL))
     return {name: quality(judged) for name, judged in sets.items()} | {"count": of_counts(counts, intervals)}

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from multi_mnist import digit_images
+from scoring import by_windows
 from sklearn.cluster import KMeans, SpectralClustering
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
@@ -66,7 +67,7 @@ def main() -> None:
     options = parser.parse_args()
 
     train, test = digit_images(options.data, options.background)
-    segmenter = CellSegmenter.load(options.model)
+    segmenter = by_windows(CellSegmenter.load(options.model))
     codes, classes = matched_codes(segmenter, test)
     spectral = SpectralClustering(N_CLASSES, affinity="nearest_neighbors", random_state=0)
     mixture = GaussianMixture(N_CLASSES, n_init=10, random_state=0)

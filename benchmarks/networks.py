@@ -120,7 +120,9 @@ class AveragedNetworks(nn.Module):
 def candidates_of(model: FittedModel, image: Any) -> Candidates:
     """The candidates of an image (C, H, W) at working scale."""
     store = MemoryStore()
-    return load_candidates(store, find_candidates(model, image, store, region=Region(0, 0, *image.shape[-2:])))
+    return load_candidates(
+        store, find_candidates(model, image, store, region=Region(0, 0, *image.shape[-2:]))
+    )
 
 
 class Decoded(NamedTuple):
@@ -131,7 +133,11 @@ class Decoded(NamedTuple):
 
 
 def decoded(
-    candidates: Candidates, shape: tuple[int, int], working_shape: tuple[int, int], threshold: float, least: float
+    candidates: Candidates,
+    shape: tuple[int, int],
+    working_shape: tuple[int, int],
+    threshold: float,
+    least: float,
 ) -> Decoded:
     """The candidates whose score is above a threshold and that suppression leaves, painted.
 

@@ -83,7 +83,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
 
-    train, test = (first(load_dsb2018(options.data, split=part), options.images) for part in ("train", "test"))
+    train, test = (
+        first(load_dsb2018(options.data, split=part), options.images) for part in ("train", "test")
+    )
     segmenter = load_model(options.model)
     distance = max(MIN_DISTANCES, key=lambda d: score(train, d)["ap50_mean"])
     results: dict[str, Any] = {}

@@ -1,6 +1,6 @@
 """What goes wrong on nuclei, on every fifth training image: what is missed, what another diameter or γ would change.
 
-    python benchmarks/nuclei_errors.py --data PATH/TO/dsb2018 [--model FILE]
+    python benchmarks/nuclei_errors.py --data PATH/TO/dsb2018 [--model FILE] [--recognition windows]
 
 The held-out images stay out of it, as what is learnt here may choose the next recipe.  Writes
 results/nuclei_errors.json with
@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scoring import label_scores
+from scoring import label_scores, load_model
 from skimage.segmentation import relabel_sequential
-from train_nuclei import RESOLUTION
+from train_nuclei import RESOLUTION, WINDOWS_RESOLUTION
 
 from cellsegmenter import AbsoluteResolution, CellSegmenter
 from cellsegmenter.datasets import load_dsb2018
@@ -33,7 +33,7 @@ from cellsegmenter.metrics import average_precision, match_objects
 
 RESULTS = Path(__file__).parent / "results" / "nuclei_errors.json"
 FACTORS = (0.8, 1.0, 1.25)
-GAMMAS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
+GAMMAS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6)
 DENSEST = 6
 
 
@@ -144,13 +144,16 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv, images/, masks/")
     parser.add_argument("--model", type=Path, help="a model file; by default the one that ships")
+    parser.add_argument("--recognition", default="auto", choices=("auto", "one_pass", "windows"))
+    parser.add_argument("--images", type=int, help="at most; for trying this out")
     options = parser.parse_args()
 
     train = load_dsb2018(options.data, split="train")
-    images = train.images[3::5]
-    truth = [relabel_sequential(labels)[0] for labels in train.labels[3::5]]
-    segmenter = CellSegmenter.load(options.model) if options.model else CellSegmenter.pretrained()
-    segmenter.set_params(random_state=0, resolution=RESOLUTION)
+    images = train.images[3::5][: options.images]
+    truth = [relabel_sequential(labels)[0] for labels in train.labels[3::5][: options.images]]
+    segmenter = load_model(options.model).set_params(recognition=options.recognition)
+    one_pass = options.recognition != "windows" and segmenter.recognition_ is not None
+    segmenter.set_params(resolution=RESOLUTION if one_pass else WINDOWS_RESOLUTION)
     densest = sorted(range(len(images)), key=lambda i: -truth[i].max())[:DENSEST]
     results = {
         "images": len(images),

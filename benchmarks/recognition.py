@@ -1,17 +1,20 @@
 """What the recognition network learns from: an ablation on training images that were set aside.
 
     python benchmarks/recognition.py --data PATH/TO/dsb2018 [--model FILE] [--steps 1400] [--only ROW ...]
+        [--lessons FILE]
 
 The generative model of FILE teaches on 228 training images.  The other 57 (every fifth from the fourth) are only
 scored, so things may be chosen by this table; the 40 test images stay out of it.  Each row is one network, decoded by
 its score at the best of five thresholds, without calibration and samples.  The row "as fit does it" has both, and
-"sliding windows" is the teacher itself.  Writes results/recognition.json row by row.
+"sliding windows" is the teacher itself.  Writes results/recognition.json row by row.  Teaching takes long: --lessons
+keeps what the teacher said in a file, for another run with the same model and seed.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import pickle
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -32,7 +35,7 @@ from cellsegmenter.metrics import match_objects
 from cellsegmenter.parameters import bounds_of
 from cellsegmenter.sleep.composites import make_composite
 from cellsegmenter.sleep.library import IGNORED, TaughtImage, build_library, taught_labels
-from cellsegmenter.teaching import _taught_images, learn_recognition
+from cellsegmenter.teaching import learn_recognition, taught_images
 
 RESULTS = Path(__file__).parent / "results" / "recognition.json"
 N_COMPOSITES = 350  # as in `fit`
@@ -46,7 +49,7 @@ class Experiment:
     """What the rows share: made when a row asks for it, and kept."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.n_steps, self.seed = options.steps, options.seed
+        self.n_steps, self.seed, self.file = options.steps, options.seed, options.lessons
         self.segmenter = load_model(options.model)
         self.model = networks.wake_model(self.segmenter)
         train = load_dsb2018(options.data, split="train")
@@ -76,8 +79,13 @@ class Experiment:
     @cached_property
     def lessons(self) -> list[TaughtImage]:
         """What the teacher says of its images."""
+        if self.file is not None and self.file.exists():
+            return pickle.loads(self.file.read_bytes())
         random = np.random.default_rng(self.seed)
-        return list(_taught_images(self.model, self.images, self.settings, random))
+        lessons = list(taught_images(self.model, self.images, self.settings, random))
+        if self.file is not None:
+            self.file.write_bytes(pickle.dumps(lessons))
+        return lessons
 
     @cached_property
     def composites(self) -> list[LabelledPixels]:
@@ -189,6 +197,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="the teacher; by default the model that ships")
     parser.add_argument("--steps", type=int, default=1400)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lessons", type=Path, help="file that keeps what the teacher says")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
     parser.add_argument("--images", type=int, help="taught and scored at most; for trying this out")
     options = parser.parse_args()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from scoring import load_model
 from sklearn.metrics import adjusted_rand_score
 
 from cellsegmenter import AbsoluteResolution, CellSegmenter
@@ -44,9 +45,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with image.tif")
+    parser.add_argument("--model", type=Path, help="a model file; by default the one that ships")
+    parser.add_argument("--recognition", default="auto", choices=("auto", "one_pass", "windows"))
     options = parser.parse_args()
     mosaic = tifffile.imread(options.data / "image.tif")
-    segmenter = CellSegmenter.pretrained()
+    segmenter = load_model(options.model).set_params(recognition=options.recognition)
     results = []
     for corner in CORNERS:
         results.append(compare(segmenter, mosaic, corner))

@@ -13,7 +13,13 @@ import numpy as np
 
 from cellsegmenter import CellSegmenter
 from cellsegmenter.datasets import LabelledImages
-from cellsegmenter.metrics import Matching, count_error, counting_accuracy, match_objects, mean_average_precision
+from cellsegmenter.metrics import (
+    Matching,
+    count_error,
+    counting_accuracy,
+    match_objects,
+    mean_average_precision,
+)
 
 __all__ = [
     "Found",
@@ -122,7 +128,8 @@ def _totals(matchings: Sequence[Matching]) -> tuple[int, int, int]:
 
 def keep_row(path: Path, asked: dict[str, Any], answer: dict[str, Any]) -> None:
     """Add a row to a JSON file of rows, in the place of an earlier one that was asked the same; and print it."""
-    rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    rows = json.loads(path.read_text()) if path.exists() else []
+    rows = rows if isinstance(rows, list) else []  # of an earlier version
     others = [row for row in rows if any(row.get(name) != value for name, value in asked.items())]
     row = asked | answer
     print(json.dumps(row), flush=True)

@@ -196,7 +196,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with dsb2018/ and mosaic/")
     parser.add_argument("--model", type=Path, help="a model file; by default the one that ships")
     parser.add_argument("--images", type=int, help="of the test images, at most; for trying this out")
-    parser.add_argument("--part", type=int, nargs=2, default=PART, metavar=("H", "W"), help="px of the mosaic")
+    parser.add_argument(
+        "--part", type=int, nargs=2, default=PART, metavar=("H", "W"), help="px of the mosaic"
+    )
     options = parser.parse_args()
     segmenter = load_model(options.model).set_params(recognition="one_pass")
     images = load_dsb2018(options.data / "dsb2018", split="test").images[: options.images]

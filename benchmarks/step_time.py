@@ -57,7 +57,9 @@ def main() -> None:
     if channels_last_pays(device):
         model.to(memory_format=torch.channels_last)
     objective = training_objective(parameters, bounds, shape=options.shape, noise_scale=0.1).to(device)
-    settings = training_settings(parameters, bounds, options.network, [], from_scratch=True, seed=0)
+    settings = training_settings(
+        parameters, bounds, options.network, [], shape=options.shape, from_scratch=True, seed=0
+    )
     run = Run(model, objective, settings)
     images = make_nuclei(options.batch_size, size=80, count=(4, 9), random_state=0).images
     batch = torch.from_numpy(np.stack([normalize_image(image)[None] for image in images])).to(device)

@@ -1,98 +1,111 @@
-"""`cellseg predict` piece by piece on ever larger images: peak memory, CPU time, and the price of a second cut.
+"""`cellseg predict` on ever larger images: peak memory, CPU time, and the price of a second cut.
 
-    python benchmarks/streaming.py --data PATH/TO/mosaic --sides 512 1024 2048 4096
+    python benchmarks/streaming.py --data PATH/TO/mosaic --sides 4096 8192 16384
 
-The image is the mosaic, repeated, and all of it is seen at one scale, so that rows differ in size alone.  The second
-cut is measured twice: as a command, which starts Python and PyTorch again, and as a call of `cut` on a consensus that
-is there already.  results/streaming.json has a row for each side.
+The image is the mosaic, repeated, and all of it is seen at one scale, so that rows differ in size alone.  Everything
+that grows with the image is kept in a work folder.  With --in-memory SIZE the same is done without one, where SIZE is
+the option --max-memory of `cellseg predict`, for example 4G; a larger image gets a folder then, too.
+
+The second cut is measured twice: as a command, which starts Python and PyTorch again, and as a call of `cut` on a
+consensus that is there already.  results/streaming.json has a row for each side, way and kind of memory.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import tifffile
+from commands import Cost, run_cellseg
+from numpy.lib.format import open_memmap
 from scoring import keep_row
 
 RESULTS = Path(__file__).parent / "results" / "streaming.json"
 DIAMETER = 24.0  # px, about that of the mosaic's nuclei
 
+GAMMAS = (0.2, 0.35)
+BAND = 1024  # rows of the image that are written at a time
+
 CUT_AGAIN = """
-import sys, time
+import sys
+import time
 import numpy as np
 from cellsegmenter import AbsoluteResolution, CellSegmenter
-image, graph, diameter = np.load(sys.argv[1], mmap_mode="r"), sys.argv[2], float(sys.argv[3])
-consensus = CellSegmenter.pretrained().consensus(image, work_folder=graph, diameter=diameter, random_state=0)
+image, folder, diameter, gamma, recognition, model = sys.argv[1:]
+segmenter = CellSegmenter.load(model) if model else CellSegmenter.pretrained()
+segmenter.set_params(recognition=recognition, random_state=0)
+pixels = np.load(image, mmap_mode="r")
+consensus = segmenter.consensus(pixels, work_folder=folder, diameter=float(diameter))
+consensus.cut(AbsoluteResolution(float(gamma) + 0.01))  # the graph is there now
 start = time.process_time()
-consensus.cut(AbsoluteResolution(0.5))
+consensus.cut(AbsoluteResolution(float(gamma)))
 print(time.process_time() - start)
 """
 
 
-class Run(NamedTuple):
-    """What a process cost."""
+def write_image(mosaic: np.ndarray, side: int, path: Path) -> None:
+    """A square of repeated mosaics, band by band."""
+    image = open_memmap(path, mode="w+", dtype=mosaic.dtype, shape=(side, side))
+    columns = np.arange(side) % mosaic.shape[1]
+    for row in range(0, side, BAND):
+        rows = np.arange(row, min(row + BAND, side)) % mosaic.shape[0]
+        image[row : row + BAND] = mosaic[rows[:, None], columns]
+    image.flush()
 
-    cpu_seconds: float
-    peak_mib: float
 
-
-def run(image: Path, graph: Path, gamma_abs: float) -> Run:
+def predict(image: Path, gamma: float, memory: list[object], options: argparse.Namespace) -> Cost:
     """`cellseg predict` in a process of its own."""
-    command = [str(Path(sys.executable).with_name("cellseg")), "predict", str(image), "-q"]
-    command += ["-o", str(image.with_name("labels.tif")), "--save", "labels,table"]
-    command += ["--keep-graph", str(graph), "--gamma-abs", str(gamma_abs), "--seed", "0"]
-    command += ["--diameter", str(DIAMETER)]
-    process = subprocess.Popen(command)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)} failed")
-    return Run(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)  # KiB on Linux
+    command: list[object] = ["predict", image, "-q", "-o", image.with_name("labels.tif")]
+    command += ["--save", "labels,table", "--gamma-abs", gamma, "--seed", 0, "--diameter", DIAMETER]
+    command += ["--recognition", options.recognition, *memory]
+    if options.model:
+        command += ["--model", options.model]
+    return run_cellseg(*command)
 
 
-def cut_alone(image: Path, graph: Path) -> float:
+def cut_alone(image: Path, graph: Path, options: argparse.Namespace) -> float:
     """CPU seconds of one more cut of the same graph, without the start of a process."""
     folder = next(path.parent for path in graph.glob("**/manifest.json"))
-    command = [sys.executable, "-c", CUT_AGAIN, str(image), str(folder), str(DIAMETER)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    given = [image, folder, DIAMETER, 0.5, options.recognition, options.model or ""]
+    command = [sys.executable, "-c", CUT_AGAIN, *map(str, given)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return float(done.stdout.splitlines()[-1])
 
 
-def stages(graph: Path) -> dict[str, float]:
-    """Seconds on the clock between the first and the last file of each stage."""
-
-    def last(pattern: str) -> float:
-        return max(path.stat().st_mtime for path in graph.glob(f"**/{pattern}"))
-
-    patterns = ("manifest.json", "found-*", "pixels-*", "edges-*", "cut-*-objects.npz")
-    times = [last(pattern) for pattern in patterns]
-    names = ("inference", "gather", "edges", "communities_and_labels")
-    return {name: round(b - a, 1) for name, a, b in zip(names, times[:-1], times[1:], strict=True)}
+def disk_mib(folder: Path) -> float:
+    """What a folder holds."""
+    return sum(path.stat().st_size for path in folder.glob("**/*") if path.is_file()) / 2**20
 
 
-def measure(pixels: np.ndarray, folder: Path) -> dict[str, object]:
-    """All numbers for one image."""
+def measure(side: int, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """All numbers for the image in a folder."""
     image, graph = folder / "image.npy", folder / "graph"
-    np.save(image, pixels)
-    first = run(image, graph, 0.3)
-    seconds = stages(graph)
-    second = run(image, graph, 0.4)
-    alone = cut_alone(image, graph)
-    return {
+    memory: list[object] = ["--keep-graph", graph]
+    if options.in_memory:
+        memory = ["--max-memory", options.in_memory]
+    first = predict(image, GAMMAS[0], memory, options)
+    result = {
         "objects": int(tifffile.imread(folder / "labels.tif").max()),
         "cpu_seconds": round(first.cpu_seconds, 1),
-        "cpu_seconds_per_megapixel": round(first.cpu_seconds / (pixels.size / 1e6), 2),
+        "cpu_seconds_per_megapixel": round(first.cpu_seconds / (side**2 / 1e6), 2),
+        "wall_seconds": round(first.wall_seconds, 1),
         "peak_mib": round(first.peak_mib),
+    }
+    if options.in_memory:
+        return result
+    second = predict(image, GAMMAS[1], memory, options)
+    alone = cut_alone(image, graph, options)
+    return result | {
+        "work_folder_mib": round(disk_mib(graph)),
         "second_cut_cpu_seconds": round(second.cpu_seconds, 1),
+        "second_cut_peak_mib": round(second.peak_mib),
         "second_cut_alone_cpu_seconds": round(alone, 2),
         "second_cut_alone_share": round(alone / first.cpu_seconds, 3),
-        "wall_seconds": seconds,
-        "outside_the_networks": round(1 - seconds["inference"] / sum(seconds.values()), 2),
     }
 
 
@@ -101,14 +114,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with image.tif")
-    parser.add_argument("--sides", type=int, nargs="+", default=[1024, 2048], help="px of the square images")
+    parser.add_argument("--model", type=Path, help="a model file; by default the one that ships")
+    parser.add_argument(
+        "--sides", type=int, nargs="+", default=[4096, 8192, 16384], help="px of the square images"
+    )
+    parser.add_argument("--recognition", default="one_pass", choices=("one_pass", "windows"))
+    parser.add_argument("--in-memory", metavar="SIZE", help="without a work folder, if SIZE will do")
+    parser.add_argument("--scratch", type=Path, help="where images and work folders are put for a while")
     options = parser.parse_args()
     mosaic = tifffile.imread(options.data / "image.tif")
     for side in options.sides:
-        repeats = [-(-side // length) for length in mosaic.shape]
-        with tempfile.TemporaryDirectory() as folder:
-            measured = measure(np.tile(mosaic, repeats)[:side, :side], Path(folder))
-        keep_row(RESULTS, {"side": side}, measured)
+        with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+            write_image(mosaic, side, Path(folder) / "image.npy")
+            measured = measure(side, Path(folder), options)
+        asked = {"side": side, "recognition": options.recognition, "max_memory": options.in_memory}
+        keep_row(RESULTS, asked, measured)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Blobs of one intensity that touch and overlap (Suppl. S6): nothing but their outline tells them apart.
 
-    python benchmarks/touching_blobs.py [--max-overlap 0.3] [--steps 1000] [--seed 0] [--overlap-penalty 0 1 10]
+    python benchmarks/touching_blobs.py [--max-overlap 0.3] [--steps 3000] [--seed 0] [--overlap-penalty 0 1 10]
 
 5000 training and 500 test images of 2 to 6 blobs, overlapping by up to a part of the smaller: 0.3 or 0.6; the threshold
 of suppression is raised to what their boxes overlap by then.  For each weight of the overlap penalty one training, with
-everything else the default; results/touching_blobs.json has the scores of all runs so far.  With --figure FILE a
-picture of test images, what was found, and the U-Net's features.
+everything else the default; with blobs that includes the sleep phase.  Each is scored in both ways: the generative
+model's most probable posterior of each image, which is one window, and one pass of the recognition network.
+results/touching_blobs.json has the scores of all runs so far.  With --figure FILE a picture of test images, what was
+found, and the U-Net's features.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scoring import count_scores, find, keep_row
+from scoring import count_scores, find, find_in_one_pass, keep_row
 from sklearn.decomposition import PCA
 
 from cellsegmenter import CellSegmenter
@@ -56,8 +58,10 @@ def draw(segmenters: dict[float, CellSegmenter], test: LabelledImages, path: Pat
     images, labels = test.images[:N_SHOWN], test.labels[:N_SHOWN]
     rows = [("image", images), ("drawn", [label2rgb(label, bg_label=0) for label in labels])]
     for penalty, segmenter in segmenters.items():
-        found = segmenter.sample_posterior(images, n_samples=None).labels[:, 0]
-        rows.append((f"penalty {penalty:g}", [label2rgb(label, bg_label=0) for label in found]))
+        ways = {"windows": find} | ({"one pass": find_in_one_pass} if segmenter.recognition_ else {})
+        for way, finds in ways.items():
+            found = finds(segmenter, images).labels
+            rows.append((f"penalty {penalty:g}, {way}", [label2rgb(label, bg_label=0) for label in found]))
         rows.append(("features", feature_colours(segmenter, images)))
     figure = Figure(figsize=(1.6 * N_SHOWN, 1.6 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), N_SHOWN)
@@ -75,14 +79,19 @@ def main() -> None:
     )
     parser.add_argument("--max-overlap", type=float, choices=OVERLAP_THRESHOLD, default=0.3)
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument(
+        "--recognition-steps", type=int, help="of the sleep phase; by default the estimator's own number"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overlap-penalty", type=float, nargs="+", default=[0.0, 1.0], metavar="WEIGHT")
-    parser.add_argument("--shape", default="auto", choices=("auto", "blob", "free"))
+    parser.add_argument("--shape", default="blob", choices=("auto", "blob", "free"))
+    parser.add_argument("--save", type=Path, help="keep the last model in this file")
     parser.add_argument("--figure", type=Path)
+    parser.add_argument("--images", type=int, default=5000, help="to train on")
     options = parser.parse_args()
     train, test = (
         make_blobs(n, max_overlap=options.max_overlap, random_state=seed)
-        for n, seed in ((5000, 1), (500, TEST_SEED))
+        for n, seed in ((options.images, 1), (500, TEST_SEED))
     )
     segmenters = {}
     for penalty in options.overlap_penalty:
@@ -92,6 +101,7 @@ def main() -> None:
             overlap_penalty=penalty,
             overlap_threshold=OVERLAP_THRESHOLD[options.max_overlap],
             n_steps=options.steps,
+            recognition_steps=options.recognition_steps,
             random_state=options.seed,
         )
         started = time.perf_counter()
@@ -105,8 +115,15 @@ def main() -> None:
             "steps": segmenter.card_["steps"],
         }
         seconds = round(time.perf_counter() - started)
-        scores = count_scores(test, find(segmenter, test.images))
+        scores: dict[str, object] = count_scores(test, find(segmenter, test.images))
+        if segmenter.recognition_ is not None:
+            learned = segmenter.card_["recognition"]
+            asked["recognition_steps"] = learned["steps"]
+            scores["objects_in_library"] = learned["objects_in_library"]
+            scores["one_pass"] = count_scores(test, find_in_one_pass(segmenter, test.images))
         keep_row(RESULTS, asked, {"seconds": seconds, **scores})
+        if options.save:
+            segmenter.save(options.save)
     if options.figure:
         draw(segmenters, test, options.figure)
 

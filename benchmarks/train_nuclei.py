@@ -26,7 +26,7 @@ from cellsegmenter.datasets import load_dsb2018
 # What we tell the model, at its working scale, where a nucleus is about 16 px wide: 2 to 10 in a window of
 # 80 px that cover 8 to 30 % of it.
 BOUNDS = {"density": (2, 10), "area": (0.08, 0.30), "object_size": (8, 26)}
-RESOLUTION = AbsoluteResolution(0.2)  # of one pass
+RESOLUTION = AbsoluteResolution(0.3)  # of one pass
 WINDOWS_RESOLUTION = AbsoluteResolution(0.2)
 RESULTS = Path(__file__).parent / "results" / "nuclei_seeds.json"
 
@@ -71,12 +71,19 @@ def main() -> None:
     train, test = load_dsb2018(options.data, split="train"), load_dsb2018(options.data, split="test")
     segmenter = fit(train.images, options) if options.model is None else CellSegmenter.load(options.model)
     segmenter.set_params(
-        checkpoint=None, verbose=False, device="auto", resolution=RESOLUTION, recognition_steps=None, random_state=0
+        checkpoint=None,
+        verbose=False,
+        device="auto",
+        resolution=RESOLUTION,
+        recognition_steps=None,
+        random_state=0,
     )
     segmenter.save(options.output, half=True)
     segmenter = CellSegmenter.load(options.output)  # what is scored is what the file holds
     if segmenter.recognition_ is None:
-        raise SystemExit(f"{options.output} has no recognition network: the sleep phase had nothing to learn from")
+        raise SystemExit(
+            f"{options.output} has no recognition network: the sleep phase had nothing to learn from"
+        )
     windows = by_windows(segmenter).predict(test.images, WINDOWS_RESOLUTION)
     segmenter.card_ |= {
         "name": "fluorescence nuclei",
@@ -96,7 +103,11 @@ def main() -> None:
     card = segmenter.card_
     recognition_steps = card.get("recognition", {}).get("steps")
     asked = {"seed": options.seed, "network": options.network, "recognition_steps": recognition_steps}
-    answer = {"steps": card["steps"], **card["held_out_scores"], "windows": card["held_out_scores_by_windows"]}
+    answer = {
+        "steps": card["steps"],
+        **card["held_out_scores"],
+        "windows": card["held_out_scores_by_windows"],
+    }
     keep_row(RESULTS, asked, answer)
 
 

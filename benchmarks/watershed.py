@@ -67,8 +67,13 @@ def main() -> None:
     scores = {distance: score(train, distance) for distance in MIN_DISTANCES}
     best = max(scores, key=lambda distance: scores[distance]["ap50_mean"])
     print("part   min_distance  " + "  ".join(scores[best]))
-    for part, distance, row in [*(("train", *item) for item in scores.items()), ("test", best, score(test, best))]:
-        print(f"{part:6} {distance:12d}  " + "  ".join(f"{value:{len(name)}.3f}" for name, value in row.items()))
+    for part, distance, row in [
+        *(("train", *item) for item in scores.items()),
+        ("test", best, score(test, best)),
+    ]:
+        print(
+            f"{part:6} {distance:12d}  " + "  ".join(f"{value:{len(name)}.3f}" for name, value in row.items())
+        )
 
 
 if __name__ == "__main__":

@@ -123,7 +123,8 @@ def _tell(segmenter: Any, recognised: Recognised) -> None:
         return
     message = (
         f"only {facts['objects_in_library']} of {facts['objects_seen']} objects are confident, whole and alone, and "
-        f"a recognition network needs {LEAST_OBJECTS}: prediction slides windows. More steps or images may help"
+        f'a recognition network needs {LEAST_OBJECTS}; more steps or images may help. With recognition="auto", '
+        "prediction slides windows"
     )
     if segmenter.recognition == "one_pass":
         warnings.warn(message, stacklevel=2)

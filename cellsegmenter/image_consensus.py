@@ -18,11 +18,14 @@ from cellsegmenter.consensus import (
     Segmentation,
     ShapeConsensus,
 )
+from cellsegmenter.recognition.calibration import count_interval
 from cellsegmenter.region import Region
 from cellsegmenter.store import FolderStore, Image, short_hash
 from cellsegmenter.validation import check_number
 
-__all__ = ["CutDefaults", "ImageConsensus"]
+__all__ = ["COUNT_LEVEL", "CutDefaults", "ImageConsensus"]
+
+COUNT_LEVEL = 0.9  # what the interval of the count claims
 
 
 class CutDefaults(NamedTuple):
@@ -53,6 +56,7 @@ class ImageConsensus:
         pixels: tuple[np.ndarray, np.ndarray] | None,
         scale: float,
         defaults: CutDefaults,
+        count_stretch: float = 1.0,
     ) -> None:
         self.graph = graph
         # The row and the column of the graph that each row and column of the image shows; None: they are the same.
@@ -60,6 +64,7 @@ class ImageConsensus:
         self.image_shape = graph.image_shape if pixels is None else (len(pixels[0]), len(pixels[1]))
         self.scale = scale
         self.defaults = defaults
+        self._count_stretch = count_stretch
         self._foreground_image: Image | None = None
 
     @property
@@ -75,13 +80,10 @@ class ImageConsensus:
             return None
         return self.graph.n_objects(self._size_in_graph(self.defaults.min_size))
 
-    def count_interval(self, level: float = 0.9) -> tuple[int, int] | None:
-        """The middle `level` of the numbers of objects in posterior samples; None if samples are those of windows."""
+    def count_interval(self, level: float = COUNT_LEVEL) -> tuple[int, int] | None:
+        """Between which numbers of objects the image holds with a probability of `level`; None with sliding windows."""
         counts = self.n_objects
-        if counts is None:
-            return None
-        low, high = np.quantile(counts, [(1 - level) / 2, (1 + level) / 2], method="closest_observation")
-        return int(low), int(high)
+        return None if counts is None else count_interval(counts, level, self._count_stretch)
 
     def cut(
         self,

@@ -23,7 +23,7 @@ class ImagePosterior:
     shapes : ShapePosterior
         n candidates, px of the image.
     probability : ndarray (n,)
-        That a candidate is an object, before suppression and without what all candidates of an image have in common.
+        That a candidate is an object, before suppression.
     """
 
     image_shape: tuple[int, int]
@@ -51,7 +51,10 @@ class ImagePosterior:
         return self.shapes.z_what
 
     def labels(self, sample: int) -> np.ndarray:
-        """A sample as a label image, (height, width) int32; where objects overlap the more probable has the pixel."""
+        """A sample as a label image, (height, width) int32: 0 background, i + 1 where candidate i is.
+
+        Where objects overlap, the more probable one has the pixel.
+        """
         on = np.flatnonzero(self.presence[:, sample])
         on = on[np.argsort(-self.shapes.order[on])]  # the most probable is drawn last
         stars = Stars(self.shapes.stars.centre[on], self.shapes.stars.radii[on])
@@ -59,5 +62,5 @@ class ImagePosterior:
         spans = star_spans(stars, (0, height, 0, width))
         labels = np.zeros(height * width, np.int32)
         for shape, start, stop in zip(*spans, strict=True):
-            labels[start:stop] = shape + 1
+            labels[start:stop] = on[shape] + 1
         return labels.reshape(height, width)

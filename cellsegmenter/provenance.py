@@ -81,7 +81,7 @@ def model_hash(model: StructuredVAE, recognition: RecognitionNetwork | None, int
     architecture = {"config": model.config.to_dict(), "intensity": intensity}
     tensors = dict(model.state_dict())
     if recognition is not None:
-        architecture["recognition"] = recognition.config.to_dict()
+        architecture["recognition"] = recognition.config.to_dict() | recognition.calibration._asdict()
         tensors |= {f"recognition.{name}": value for name, value in recognition.state_dict().items()}
     digest = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):

@@ -30,9 +30,8 @@ from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.provenance import model_hash
 from cellsegmenter.recognition.calibration import log_odds
 from cellsegmenter.recognition.candidates import Candidates, find_candidates, load_candidates
-from cellsegmenter.recognition.sampling import OVERLAP, most_probable, sample_presence
+from cellsegmenter.recognition.sampling import sample_candidates
 from cellsegmenter.recognition.stars import Stars
-from cellsegmenter.recognition.suppression import overlapping_pairs
 from cellsegmenter.region import Region
 from cellsegmenter.scales import scale_of
 from cellsegmenter.store import MemoryStore, Store
@@ -100,7 +99,8 @@ def consensus_of(
     defaults = CutDefaults(resolution, min_size, settings.seed)
     if isinstance(settings, RecognitionSettings):
         graph = _shape_graph(model, prepared, scale, settings, workspace, region)
-        return ImageConsensus(graph, None, scale, defaults)
+        assert model.recognition is not None
+        return ImageConsensus(graph, None, scale, defaults, model.recognition.calibration.stretch)
     return _window_consensus(model, prepared, scale, settings, defaults, workspace, region)
 
 
@@ -158,22 +158,11 @@ def shape_posterior(
     """Samples of which candidates are on, at working scale, and the log-odds (n,) that they are objects."""
     assert model.recognition is not None
     calibration = model.recognition.calibration
+    sampled = sample_candidates(candidates, calibration, n_samples=settings.n_samples, seed=settings.seed)
     logit = log_odds(calibration, candidates.evidence)
-    pairs = overlapping_pairs(candidates.stars, OVERLAP)
-    if settings.n_samples is None:
-        present = most_probable(logit, pairs)[:, None]
-    else:
-        present = sample_presence(
-            candidates.stars,
-            logit,
-            pairs,
-            spread=calibration.spread,
-            n_samples=settings.n_samples,
-            seed=settings.seed,
-        )
     order = np.empty(len(logit), np.int64)
     order[np.argsort(-logit, kind="stable")] = np.arange(len(logit))
-    return ShapePosterior(candidates.stars, order, present, candidates.z_what), logit
+    return ShapePosterior(candidates.stars, order, *sampled, candidates.z_what), logit
 
 
 def _in_region(stars: Stars, prepared: PreparedImage, region: Region) -> Stars:

@@ -19,6 +19,7 @@ from cellsegmenter.consensus import AbsoluteResolution
 from cellsegmenter.io import replacing
 from cellsegmenter.model.config import ModelConfig
 from cellsegmenter.model.structured_vae import StructuredVAE
+from cellsegmenter.recognition.calibration import Calibration
 from cellsegmenter.recognition.network import RecognitionConfig, RecognitionNetwork
 
 __all__ = ["ModelFileError", "load_segmenter", "plain_value", "save_segmenter"]
@@ -57,6 +58,7 @@ def save_segmenter(path: Path, segmenter: Any, *, half: bool) -> None:
     network = segmenter.recognition_
     if network is not None:
         description["recognition"] = network.config.to_dict()
+        description["calibration"] = network.calibration._asdict()
         description["recognition_history_"] = _plain_history(segmenter.recognition_history_)
         tensors |= {f"{_RECOGNITION}{name}": value for name, value in network.state_dict().items()}
         tensors[_EXAMPLES] = torch.from_numpy(segmenter.recognition_examples_)
@@ -79,6 +81,7 @@ def load_segmenter(path: Path, kind: type[Segmenter]) -> Segmenter:
         if "recognition" in description:
             segmenter.recognition_ = RecognitionNetwork(RecognitionConfig(**description["recognition"]))
             segmenter.recognition_.load_state_dict(own)
+            segmenter.recognition_.calibration = Calibration(**description["calibration"])
             segmenter.recognition_.eval()
         segmenter.recognition_history_ = _history(description.get("recognition_history_", {}))
         segmenter.recognition_examples_ = examples.to(torch.uint8).numpy()

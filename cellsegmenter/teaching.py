@@ -6,9 +6,8 @@ the network learns (`cellsegmenter.sleep`); images that were held back tell how 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +18,13 @@ from tqdm import tqdm
 
 from cellsegmenter.consensus import AbsoluteResolution
 from cellsegmenter.fitted import FittedModel
+from cellsegmenter.image_consensus import COUNT_LEVEL
 from cellsegmenter.inference import InferenceSettings
 from cellsegmenter.preparation import PreparedImage
-from cellsegmenter.recognition.calibration import Calibration, JudgedCandidates, fit_calibration
+from cellsegmenter.recognition.calibration import Calibration, JudgedCandidates, fit_calibration, fit_stretch
 from cellsegmenter.recognition.candidates import Candidates, find_candidates, load_candidates
 from cellsegmenter.recognition.network import RecognitionConfig, RecognitionNetwork
-from cellsegmenter.recognition.sampling import OVERLAP
+from cellsegmenter.recognition.sampling import OVERLAP, sample_candidates
 from cellsegmenter.recognition.stars import vertices
 from cellsegmenter.recognition.suppression import overlapping_pairs, suppress
 from cellsegmenter.region import Region
@@ -37,7 +37,14 @@ from cellsegmenter.store import MemoryStore
 from cellsegmenter.windows import make_windows
 from cellsegmenter.workspace import Workspace
 
-__all__ = ["Recognised", "TeachingSettings", "learn_recognition"]
+__all__ = [
+    "LEAST_OBJECTS",
+    "Recognised",
+    "TeachingSettings",
+    "learn_recognition",
+    "new_network",
+    "taught_images",
+]
 
 # γ_abs of the segmentation that teaches.
 _RESOLUTION = AbsoluteResolution(0.2)
@@ -51,10 +58,10 @@ LEAST_OBJECTS = 30
 _FIRST_LOOK, _CONFIDENT = 300, 0.85
 # Composites that are made, once; and those that are shown in the report.
 _COMPOSITES, _EXAMPLES, _EXAMPLE_SIDE = 350, 6, 128
-# One in so many images is held back to calibrate by; as many composites are made for it.
+# One in so many images is held back to calibrate by.
 _HELD_BACK = 8
-_CALIBRATION_COMPOSITES = 64
 _RIGHT = 0.5  # intersection over union
+_COUNTED_SAMPLES = 64  # of each image held back
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ def learn_recognition(
     """
     random = np.random.default_rng(settings.seed)
     diameter, method = model.working_diameter, model.intensity
-    taught = list(_taught_images(model, images, settings, random))
+    taught = list(taught_images(model, images, settings, random))
     library = build_library(taught, diameter, method, random)
     facts: dict[str, Any] = {
         "images": len(taught),
@@ -119,7 +126,7 @@ def learn_recognition(
         "share_ignored": round(float(np.mean([np.mean(of_image == IGNORED) for of_image in labels])), 4),
         "images_held_back": len(held_back) if step > 1 else 0,
     }
-    network = _new_network(model, settings.seed)
+    network = new_network(model, settings.seed)
     sources = [CropSource(source, diameter, method, network.config) for source in (composites, real)]
     rows = sleep(
         network,
@@ -133,13 +140,12 @@ def learn_recognition(
         device=model.device,
         given={"images": settings.images, "library": library.n_kept},
     )
-    fresh = [make_composite(library, diameter, method, random) for _ in range(_CALIBRATION_COMPOSITES)]
-    network.calibration = _calibrated(model, network, fresh, held_back)
+    network.calibration = _calibrated(model, network, held_back)
     history = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     return Recognised(network, history, facts | {"steps": settings.n_steps}, _examples(composites))
 
 
-def _new_network(model: FittedModel, seed: int) -> RecognitionNetwork:
+def new_network(model: FittedModel, seed: int) -> RecognitionNetwork:
     """A network whose initial weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -148,7 +154,7 @@ def _new_network(model: FittedModel, seed: int) -> RecognitionNetwork:
         )
 
 
-def _taught_images(
+def taught_images(
     model: FittedModel,
     images: Sequence[PreparedImage],
     settings: TeachingSettings,
@@ -190,28 +196,35 @@ def _teach(model: FittedModel, pixels: np.ndarray, settings: TeachingSettings, m
 
 
 def _calibrated(
-    model: FittedModel,
-    network: RecognitionNetwork,
-    composites: Sequence[Composite],
-    real: Sequence[TaughtImage],
+    model: FittedModel, network: RecognitionNetwork, images: Sequence[TaughtImage]
 ) -> Calibration:
     """The calibration of a trained network, from images that it has not seen."""
     model = replace(model, recognition=network)
-    exact = [_judged(model, image.pixels, partial(_exact_verdict, image.labels)) for image in composites]
-    taught = [_judged(model, image.pixels, partial(_taught_verdict, image)) for image in real]
-    return fit_calibration([exact, taught])
+    candidates = [_candidates_of(model, image) for image in images]
+    calibration = fit_calibration(
+        [_judged(of_image, image) for of_image, image in zip(candidates, images, strict=True)]
+    )
+    samples = [
+        sample_candidates(of_image, calibration, n_samples=_COUNTED_SAMPLES, seed=0)
+        for of_image in candidates
+    ]
+    counts = [sample.present.sum(axis=0) for sample in samples]
+    expected = [len(image.confidence) for image in images]
+    return calibration._replace(stretch=fit_stretch(counts, expected, COUNT_LEVEL))
 
 
-def _judged(
-    model: FittedModel, pixels: np.ndarray, verdict: Callable[[np.ndarray], float | None]
-) -> JudgedCandidates:
-    """The candidates of an image that suppression leaves and that a verdict on their outline (32, 2) is known of."""
+def _candidates_of(model: FittedModel, image: TaughtImage) -> Candidates:
     store = MemoryStore()
-    whole = Region(0, 0, *pixels.shape[-2:])
-    candidates = _best_alone(load_candidates(store, find_candidates(model, pixels, store, region=whole)))
-    verdicts = np.array([verdict(outline) for outline in vertices(candidates.stars)], float)  # nan for None
-    known = np.flatnonzero(~np.isnan(verdicts))
-    return JudgedCandidates(candidates.evidence.take(known), verdicts[known])
+    whole = Region(0, 0, *image.labels.shape)
+    return load_candidates(store, find_candidates(model, image.pixels, store, region=whole))
+
+
+def _judged(candidates: Candidates, image: TaughtImage) -> JudgedCandidates:
+    """The candidates of an image that suppression leaves and that the teacher has an opinion of."""
+    candidates = _best_alone(candidates)
+    opinions = np.array([_opinion(image, outline) for outline in vertices(candidates.stars)], float)
+    known = np.flatnonzero(~np.isnan(opinions))  # None becomes nan
+    return JudgedCandidates(candidates.evidence.take(known), opinions[known])
 
 
 def _best_alone(candidates: Candidates) -> Candidates:
@@ -221,27 +234,22 @@ def _best_alone(candidates: Candidates) -> Candidates:
     return candidates.take(np.flatnonzero(suppress(rank, np.ones(rank.shape, bool), pairs)[:, 0]))
 
 
-def _exact_verdict(labels: np.ndarray, outline: np.ndarray) -> float | None:
-    """Whether an outline is an object of exact labels; None where they are ignored."""
-    inside = _inside(outline, labels.shape)
-    if np.mean(labels[inside] == IGNORED) > 0.5:
-        return None
-    return float(_matched(labels, inside) > 0)
+def _opinion(image: TaughtImage, outline: np.ndarray) -> float | None:
+    """How probably an outline (32, 2) is an object, by the teacher; None where it sees other objects there.
 
-
-def _taught_verdict(image: TaughtImage, outline: np.ndarray) -> float | None:
-    """How probably an outline is an object, by the teacher; None where it sees other objects there."""
-    inside = _inside(outline, image.labels.shape)
+    The teacher's confidence is a mean overlap, and not a probability: of 0.95 more are right, of 0.3 fewer
+    (docs/limits.md).  Twice its log-odds are near what annotations of nuclei said.
+    """
+    row, column = (outline - 0.5).T
+    inside = polygon(row, column, shape=image.labels.shape)
     matched = _matched(image.labels, inside)
     if matched:
-        return float(image.confidence[matched - 1])
-    foreground = float(image.foreground[inside].mean()) if len(inside[0]) else 0.0
-    return None if foreground > 0.5 else foreground
-
-
-def _inside(outline: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    row, column = (outline - 0.5).T
-    return polygon(row, column, shape=shape)
+        belief = float(image.confidence[matched - 1])
+    else:
+        belief = float(image.foreground[inside].mean()) if len(inside[0]) else 0.0
+        if belief > 0.5:
+            return None
+    return belief**2 / (belief**2 + (1 - belief) ** 2)
 
 
 def _matched(labels: np.ndarray, inside: tuple[np.ndarray, np.ndarray]) -> int:

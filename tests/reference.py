@@ -618,7 +618,7 @@ def march(labels: np.ndarray, row: int, column: int, step: float) -> np.ndarray:
 
 
 class DiscFinder(RecognitionNetwork):
-    """A recognition network that was not trained: it sees discs of its diameter, brighter than 1/2."""
+    """A recognition network that was not trained: it sees discs of its diameter, brighter than their surroundings."""
 
     def forward(self, image: Tensor) -> StarMap:
         diameter, pitch = self.config.diameter, self.config.pitch
@@ -629,7 +629,7 @@ class DiscFinder(RecognitionNetwork):
         smooth = torch.nn.functional.conv2d(image.mean(1, keepdim=True), kernel, padding=reach)
         level = smooth[:, 0, ::pitch, ::pitch]
         return StarMap(
-            12 * (level - 0.45), (diameter / 2 * (0.8 + 0.2 * level))[:, None].repeat(1, N_RAYS, 1, 1)
+            12 * (level - 0.3), (diameter / 2 * (0.8 + 0.2 * level))[:, None].repeat(1, N_RAYS, 1, 1)
         )
 
 

@@ -209,11 +209,13 @@ def numbers():
     yield "bounds.md", f"({parameters._SLOTS_OVER_DENSITY:g} times the upper density)"
     yield "bounds.md", f"{comfortable} across in an {default.window_size}-px window"
     yield "bounds.md", f"({2 ** grid_level_for(7)} px below 8, else {2 ** grid_level_for(8)})"
-    yield "gamma.md", f"({default.n_samples} by default; every pixel is seen by {n_views} windows"
+    samples = parameters._IMAGE_SAMPLES, parameters._WINDOW_SAMPLES
+    yield "gamma.md", f"{samples[0]} of the whole image by default, or {samples[1]} of each sliding window"
     yield "hand-off.md", f"| `z_0` … `z_{default.latent_dim - 1}` |"
     yield "hand-off.md", f"images of up to {_rois.LARGEST:,} px a side"
     yield "large-images.md", f"(in bands of {block_map._BAND} rows, or"
     yield "limits.md", f"Components of more than {work._LARGEST_COMPONENT:,} pixels"
+    yield "method.md", f"{n_views} windows see every pixel"
     yield "method.md", f"Pieces above {work._LARGEST_COMPONENT:,} px"
     yield "latents.md", f"a latent code of {default.latent_dim} numbers"
     yield "quickstart.md", f"{small[0]} steps of {small[1]} windows on a CPU"
@@ -221,7 +223,6 @@ def numbers():
     yield "training.md", f"between {low:g} and {high:g}; at {high:g} a bound could not be enforced"
     yield "training.md", f"A watch sees them after {CollapseWatch.patience} steps"
     yield "training.md", f"saved every {TrainingSettings.checkpoint_interval} steps"
-    yield "troubleshooting.md", f"every pixel is seen by {n_views} windows"
 
 
 def measured_confidence():

@@ -637,7 +637,7 @@ def test_lists_of_images_of_different_sizes(scenes):
 @pytest.mark.parametrize(
     ("shape", "n_times"),
     [
-        ("blob", 2.2),  # for its statistics and its haze
+        ("blob", 2.4),  # for its statistics and its haze, and a square of it for the sleep phase
         ("auto", 4.2),  # and to look at its objects, which takes statistics of its own
     ],
 )

@@ -18,7 +18,7 @@ from cellsegmenter.recognition.calibration import Calibration
 from cellsegmenter.recognition.candidates import find_candidates, load_candidates
 from cellsegmenter.recognition.network import RecognitionConfig, RecognitionNetwork, pitch_for
 from cellsegmenter.region import Region
-from cellsegmenter.segmenting import RecognitionSettings, consensus_of
+from cellsegmenter.segmenting import RecognitionSettings, consensus_of, image_posterior
 from cellsegmenter.store import FolderStore, MemoryStore
 from cellsegmenter.windows import reflect_index
 from cellsegmenter.workspace import Workspace
@@ -257,7 +257,7 @@ def scene(shape: tuple[int, int] = SHAPE, n: int = 70, seed: int = 0) -> tuple[n
 @pytest.fixture(scope="module")
 def disc_model() -> FittedModel:
     network = DiscFinder(RecognitionConfig(1, DIAMETER)).eval()
-    network.calibration = Calibration(0.0, 1.0, 0.0, 0.0, 0.3)
+    network.calibration = Calibration(2.0, 1.0, 0.0, 0.3)
     return model_of(network)
 
 
@@ -299,6 +299,46 @@ def test_discs_are_found_and_counted(disc_model):
     low, high = consensus.count_interval()
     assert counts.min() <= low <= np.median(counts) <= high <= counts.max()
     assert consensus.count_interval(1.0) == (counts.min(), counts.max())
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_samples_are_segmentations_of_the_whole_image(disc_model, scale):
+    image, truth = scene()
+    factor = round(1 / scale)
+    image, truth = (np.kron(plane, np.ones((factor, factor), plane.dtype)) for plane in (image, truth))
+    prepared = prepare_image(image[None], scale=scale, diameter=DIAMETER)
+    found = image_posterior(disc_model, prepared, RecognitionSettings(5, seed=3), Workspace())
+    n = len(found.probability)
+    assert found.image_shape == image.shape
+    assert found.presence.shape == (n, 5)
+    assert found.outlines.shape == (n, 32, 2)
+    assert found.z_what.shape == (n, 3)
+    assert ((found.probability > 0) & (found.probability < 1)).all()
+    for sample in range(5):
+        labels = found.labels(sample)
+        assert labels.shape == image.shape
+        shown = np.unique(labels[labels > 0]) - 1
+        assert found.presence[shown, sample].all()
+        assert len(shown) == found.n_objects[sample]
+        assert np.mean((labels > 0) == (truth > 0)) > 0.9
+    # Of two that overlap, the more probable one has the pixel.
+    stars = found.shapes.stars
+    labels = found.labels(0)
+    middle = labels[tuple(np.floor(stars.centre[found.presence[:, 0]]).astype(int).T)] - 1
+    assert (found.probability[middle] >= found.probability[found.presence[:, 0]]).all()
+
+
+def test_the_most_probable_sample(disc_model):
+    image, truth = scene()
+    prepared = prepare_image(image[None], diameter=DIAMETER)
+    found = image_posterior(disc_model, prepared, RecognitionSettings(None), Workspace())
+    assert found.presence.shape[1] == 1
+    on = found.presence[:, 0]
+    assert found.probability[on].min() > 0.5
+    assert found.n_objects[0] == pytest.approx(truth.max(), abs=4)
+    # Another seed is the same sample.
+    again = image_posterior(disc_model, prepared, RecognitionSettings(None, seed=9), Workspace())
+    np.testing.assert_array_equal(again.presence, found.presence)
 
 
 @pytest.mark.parametrize(

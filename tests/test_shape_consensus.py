@@ -39,7 +39,8 @@ def posterior_of(stars, present, order=None):
     present = np.array(present, dtype=bool)
     n = len(present)
     z_what = np.arange(2 * n, dtype=np.float32).reshape(n, 2)
-    return ShapePosterior(stars, np.arange(n) if order is None else np.array(order), present, z_what)
+    order = np.arange(n) if order is None else np.array(order)
+    return ShapePosterior(stars, order, present, present.mean(axis=1) if n else np.zeros(0), z_what)
 
 
 def random_posterior(seed, n=14, n_samples=6, image_shape=SHAPE, size=(3, 9)):

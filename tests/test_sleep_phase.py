@@ -55,8 +55,8 @@ def count(network: RecognitionNetwork, pixels: np.ndarray) -> int:
     """Objects that greedy suppression leaves."""
     whole = Region(0, 0, *pixels.shape[1:])
     around = read_around(pixels, whole, halo=CONFIG.halo, padding=16, multiple=CONFIG.multiple)
-    stars, score = propose(network.eval(), around, whole, whole.shape, CPU)
-    return int(most_probable(score + 1, overlapping_pairs(stars, OVERLAP)).sum())
+    stars, score = propose(network.eval(), around, whole, whole.shape, "linear", CPU)
+    return int(most_probable(score + 1, overlapping_pairs(stars, OVERLAP)).present.sum())
 
 
 def test_it_learns_to_part_discs_that_touch():

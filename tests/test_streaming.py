@@ -34,7 +34,9 @@ def image() -> np.ndarray:
     ).images[0]
 
 
-def consensus(segmenter, image, scale=1.0, *, region=None, seed=0, tile_size=4096, n_jobs=1, work_folder=None):
+def consensus(
+    segmenter, image, scale=1.0, *, region=None, seed=0, tile_size=4096, n_jobs=1, work_folder=None
+):
     """By sliding windows."""
     diameter = segmenter.working_diameter_
     return consensus_of(

@@ -13,6 +13,7 @@ from conftest import SMALL
 from reference import DiscFinder, disc_labels, tiny_config
 from safetensors import safe_open
 from safetensors.torch import save_file
+from scipy.special import expit, logit
 from sklearn.base import clone
 
 from cellsegmenter import CellSegmenter, fitting, teaching
@@ -49,7 +50,6 @@ def fitted(images) -> tuple[CellSegmenter, str]:
     """A model with a recognition network, and what its fit said; not to be changed."""
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as said:
         patch.setattr(teaching, "_COMPOSITES", 20)
-        patch.setattr(teaching, "_CALIBRATION_COMPOSITES", 4)
         segmenter = CellSegmenter.pretrained().set_params(
             device="cpu",
             warm_start=True,
@@ -70,7 +70,7 @@ def fitted(images) -> tuple[CellSegmenter, str]:
 def taught(fitted) -> CellSegmenter:
     """The same, trusted far more than after 25 steps, so that it finds something; not to be changed."""
     segmenter = copy.deepcopy(fitted[0])
-    segmenter.recognition_.calibration = Calibration(1.5, 1.25, 0.25, 0.0, 0.5)
+    segmenter.recognition_.calibration = Calibration(2.5, 1.25, 0.25, 0.5)
     return segmenter
 
 
@@ -86,9 +86,10 @@ def test_fit_leaves_a_network_and_says_what_it_learned_from(fitted, images):
     network = segmenter.recognition_
     assert not network.training
     assert network.config == RecognitionConfig(1, segmenter.working_diameter_)
-    assert network.calibration != Calibration.identity()
+    assert network.calibration not in (Calibration.usual(), Calibration(*np.float32(Calibration.usual())))
     np.testing.assert_array_equal(segmenter.recognition_history_["step"], [10, 20, 25])
-    assert np.diff(segmenter.recognition_history_["loss"]).max() < 0
+    loss = segmenter.recognition_history_["loss"]
+    assert loss[-1] < loss[0]
     facts = segmenter.card_["recognition"]
     assert facts["images"] == 3
     assert facts["objects_seen"] >= facts["objects_in_library"] >= teaching.LEAST_OBJECTS
@@ -136,6 +137,23 @@ def test_samples_are_counted(taught, images):
     assert copy.copy(taught).set_params(n_samples=7).consensus(images[0]).n_objects.shape == (7,)
     with pytest.raises(ValueError, match="n_samples"):
         taught.consensus(images[0], n_samples=0)
+
+
+@pytest.mark.slow
+def test_posterior_samples_are_of_whole_images(taught, images):
+    one = taught.sample_posterior(images[1], n_samples=3)
+    assert one.image_shape == images[1].shape
+    assert one.presence.shape[1] == 3
+    both = taught.sample_posterior([images[0], images[1]], n_samples=3)
+    assert [found.image_shape for found in both] == [image.shape for image in images[:2]]
+    np.testing.assert_array_equal(both[1].presence, one.presence)
+    assert taught.sample_posterior(images[1], n_samples=None).presence.shape[1] == 1
+    with pytest.raises(ValueError, match="n_samples"):
+        taught.sample_posterior(images[1], n_samples=0)
+    windows = copy.copy(taught).set_params(recognition="windows")
+    assert windows.sample_posterior(images[1][:80, :80], n_samples=2).z_what.shape[1] == 2
+    with pytest.raises(ValueError, match="more than a window"):
+        windows.sample_posterior(images[1])
 
 
 @pytest.mark.slow
@@ -318,8 +336,7 @@ def wake(monkeypatch):
 
     monkeypatch.setattr(teaching, "_teach", teach)
     monkeypatch.setattr(teaching, "_COMPOSITES", 3)
-    monkeypatch.setattr(teaching, "_CALIBRATION_COMPOSITES", 2)
-    monkeypatch.setattr(teaching, "_new_network", small_network)
+    monkeypatch.setattr(teaching, "new_network", small_network)
     torch.manual_seed(0)
     generative = StructuredVAE(tiny_config()).eval()
     windows = InferenceSettings(
@@ -362,20 +379,35 @@ def test_some_of_many_images_are_held_back(wake, monkeypatch):
     monkeypatch.setattr(
         teaching, "sleep", lambda network, sources, *_, **__: learned.extend(sources) or [{"step": 2}]
     )
-    monkeypatch.setattr(teaching, "_judged", lambda model, pixels, labels: judged.append(pixels) or None)
-    monkeypatch.setattr(teaching, "fit_calibration", lambda groups: Calibration.identity())
+    monkeypatch.setattr(teaching, "_judged", lambda model, image: judged.append(image.pixels) or None)
+    monkeypatch.setattr(teaching, "fit_calibration", lambda images: Calibration.usual())
     images = taught_scenes(known, 17)
     facts = learn_recognition(model, images, settings).facts
     assert facts["images_held_back"] == 3
     composites, real = learned
     assert len(composites.images) == 3
     assert len(real.images) == 14
-    # Calibration looks at two fresh composites and at what the network has not seen.
-    assert len(judged) == 2 + 3
+    # Calibration looks at what the network has not seen.
+    assert len(judged) == 3
     seen = {float(pixels[0, 0, 0]) for pixels, _ in real.images}
-    held_back = {float(pixels[0, 0, 0]) for pixels in judged[2:]}
+    held_back = {float(pixels[0, 0, 0]) for pixels in judged}
     assert not seen & held_back
     assert len(seen | held_back) == 17
+
+
+def test_few_images_are_learned_from_and_calibrated_by(wake, monkeypatch):
+    model, settings, known, _ = wake
+    learned, judged = [], []
+    monkeypatch.setattr(
+        teaching, "sleep", lambda network, sources, *_, **__: learned.extend(sources) or [{"step": 2}]
+    )
+    monkeypatch.setattr(teaching, "_judged", lambda model, image: judged.append(image.pixels) or None)
+    monkeypatch.setattr(teaching, "fit_calibration", lambda images: Calibration.usual())
+    images = taught_scenes(known, 5)
+    assert learn_recognition(model, images, settings).facts["images_held_back"] == 0
+    assert len(learned[1].images) == 5
+    firsts = sorted(float(pixels[0, 0, 0]) for pixels in images)
+    assert sorted(float(pixels[0, 0, 0]) for pixels in judged) == firsts
 
 
 def test_a_seed_decides_what_is_learned(wake):
@@ -405,7 +437,7 @@ def test_large_images_are_taught_in_squares(wake, monkeypatch):
     for number, (row, column) in enumerate(corners):
         image[0, row, column] = number + 1
         known[float(number + 1)] = np.zeros((1, 1), np.int32)
-    list(teaching._taught_images(model, [image], settings, np.random.default_rng(0)))
+    list(teaching.taught_images(model, [image], settings, np.random.default_rng(0)))
     assert sorted(squares) == sorted(
         (1, min(64, 100 - row), min(64, 140 - column)) for row, column in corners
     )
@@ -421,7 +453,7 @@ def test_a_search_ends_where_there_is_nothing_or_enough(wake, monkeypatch, n_obj
     labels[2:5, 2:5] = n_objects
     known[0.0] = labels
     images = [np.zeros((1, 10, 10), np.float32)] * 9
-    list(teaching._taught_images(model, images, settings, np.random.default_rng(0)))
+    list(teaching.taught_images(model, images, settings, np.random.default_rng(0)))
     assert len(squares) == expected
 
 
@@ -433,35 +465,51 @@ def outline(row: float, column: float, radius: float) -> np.ndarray:
     return vertices(star)[0]
 
 
-def test_verdicts():
-    labels = disc_labels((80, 80), np.array([[30.0, 30.0, 8.0], [30.0, 46.0, 8.0]])).astype(np.int32)
-    verdict = teaching._verdict
-    assert verdict(outline(30, 30, 8), labels) is True
-    assert verdict(outline(31, 31, 7), labels) is True
-    assert verdict(outline(60, 60, 8), labels) is False
-    assert verdict(outline(30, 38, 8), labels) is False  # between the two
-    assert verdict(outline(30, 30, 4), labels) is False  # a quarter of one
-    assert verdict(outline(30, 30, 16), labels) is False
-    labels[60:] = IGNORED
-    assert verdict(outline(66, 30, 8), labels) is None
-    assert verdict(outline(55, 30, 8), labels) is False
-    assert verdict(outline(200, 200, 3), labels) is None  # outside of the image
+def two_discs() -> np.ndarray:
+    return disc_labels((80, 80), np.array([[30.0, 30.0, 8.0], [30.0, 46.0, 8.0]])).astype(np.int32)
 
 
-def test_candidates_are_judged_by_labels():
+def test_opinions_of_the_teacher():
+    labels = two_discs()
+    foreground = 0.9 * (labels > 0)
+    foreground[50:, :40], foreground[50:, 40:] = 0.75, 0.25
+    taught = TaughtImage(np.zeros((1, 80, 80), np.float32), labels, np.array([0.8, 0.6]), foreground)
+
+    def opinion(*place: float) -> float | None:
+        return teaching._opinion(taught, outline(*place))
+
+    def twice_as_sure(belief: float) -> float:
+        return float(expit(2 * logit(belief)))
+
+    assert opinion(30, 30, 8) == pytest.approx(twice_as_sure(0.8))
+    assert opinion(31, 31, 7) == pytest.approx(twice_as_sure(0.8))
+    assert opinion(30, 46, 8) == pytest.approx(twice_as_sure(0.6))
+    assert opinion(10, 10, 8) == 0
+    assert opinion(66, 60, 8) == pytest.approx(twice_as_sure(0.25))
+    # Foreground, but other objects, or none.
+    for place in ((30, 38, 8), (30, 30, 4), (66, 15, 8)):
+        assert opinion(*place) is None
+
+
+def test_candidates_are_judged_by_the_teacher():
     pixels, labels = scene(0)
     torch.manual_seed(0)
     network = DiscFinder(RecognitionConfig(1, DIAMETER)).eval()
     model = FittedModel(StructuredVAE(tiny_config()).eval(), network, DIAMETER, "linear", CPU)
-    bright = (2 * pixels).clip(0, 1)
-    judged = teaching._judged(model, bright, labels)
-    assert len(judged.right) == len(judged.evidence.score) == 9
-    assert judged.right.all()
-    wrong = teaching._judged(model, bright, np.where(labels == 1, 0, labels))
-    assert np.count_nonzero(~wrong.right) == 1
-    unknown = teaching._judged(model, bright, np.where(labels == 1, IGNORED, labels))
-    assert len(unknown.right) == 8
-    assert unknown.right.all()
+
+    def judged(labels: np.ndarray, foreground: np.ndarray):
+        confidence = np.full(labels.max(), 0.9)
+        return teaching._judged(model, TaughtImage(pixels, labels, confidence, foreground))
+
+    right = judged(labels, 0.9 * (labels > 0))
+    assert len(right.right) == len(right.evidence.score) == 9
+    np.testing.assert_allclose(right.right, 0.81 / 0.82)
+    without_last = np.where(labels == 9, 0, labels)
+    wrong = judged(without_last, 0.9 * (without_last > 0))
+    assert len(wrong.right) == 9
+    assert np.count_nonzero(wrong.right < 0.1) == 1
+    unknown = judged(without_last, 0.9 * (labels > 0))
+    assert len(unknown.right) == len(unknown.evidence.witness) == 8
 
 
 def test_examples_hold_the_numbers_of_their_objects():

@@ -50,6 +50,7 @@ class ShapePosterior(NamedTuple):
     stars: Stars  # n candidates, px of the image
     order: np.ndarray  # (n,) int rank: where two shapes that are on overlap, the lower rank has the pixel
     present: np.ndarray  # (n, S) bool: which are on in each sample
+    presence_prob: np.ndarray  # (n,) how probably each is on: what its share of the samples tends to
     z_what: np.ndarray  # (n, D) float32 latent codes
 
 
@@ -277,7 +278,7 @@ class ShapeConsensus:
     def _object_table(self, label: np.ndarray) -> dict[str, np.ndarray]:
         """Confidence and latent code of each object, given the label of each part."""
         objects = self._pixels_of_labels(label)[:, 1:]
-        confidence = match_share(self._visible, self._arrangement.size, objects)
+        confidence = match_share(self._visible, self._arrangement.size, objects, self.posterior.presence_prob)
         z_what = self.posterior.z_what[code_shape(self._visible, objects)]
         return {"confidence": confidence.astype(np.float32), "z_what": z_what.astype(np.float32)}
 
@@ -323,7 +324,7 @@ def _check_posterior(posterior: ShapePosterior) -> None:
     lengths = [len(posterior.stars.centre), *(len(part) for part in posterior[1:])]
     if len(set(lengths)) > 1:
         raise ValueError(
-            "stars, order, present and z_what must be of the same number of candidates, but have "
+            "stars, order, present, presence_prob and z_what must be of the same number of candidates, but have "
             f"{', '.join(map(str, lengths))}"
         )
     if lengths[0] and not posterior.present.shape[1]:

@@ -110,7 +110,9 @@ def merge_alike(visible: Visible) -> tuple[Visible, np.ndarray]:
     return visible._replace(cells=visible.cells[:, first[order]]), np.argsort(order)[number]
 
 
-def match_share(visible: Visible, cell_size: np.ndarray, objects: sparse.csr_array) -> np.ndarray:
+def match_share(
+    visible: Visible, cell_size: np.ndarray, objects: sparse.csr_array, presence_prob: np.ndarray
+) -> np.ndarray:
     """(n_objects,) share of samples with a visible part whose IoU with the object exceeds a half.
 
     Parameters
@@ -120,14 +122,18 @@ def match_share(visible: Visible, cell_size: np.ndarray, objects: sparse.csr_arr
         px.
     objects : (n_cells, n_objects) sparse int array
         Pixels of each cell in each object.
+    presence_prob : (n,) array
+        How probably each shape is on.  Where samples show it in several visible parts, they share it.
     """
     common = sparse.coo_array(visible.cells @ objects)
     part, number = common.coords
+    shown = np.bincount(visible.shape, weights=visible.times, minlength=len(presence_prob))
+    share = visible.times * (presence_prob / np.maximum(shown, 1))[visible.shape]
     part_size, object_size = visible.cells @ cell_size, objects.sum(axis=0)
     matches = 3 * common.data > part_size[part] + object_size[number]  # 2 I > union, in whole numbers
     # The visible parts of one sample are disjoint, so no more than one of them matches.
-    hits = np.bincount(number[matches], weights=visible.times[part[matches]], minlength=objects.shape[1])
-    return hits / visible.n_samples
+    hits = np.bincount(number[matches], weights=share[part[matches]], minlength=objects.shape[1])
+    return np.minimum(hits, 1.0)
 
 
 def code_shape(visible: Visible, objects: sparse.csr_array) -> np.ndarray:

@@ -1,49 +1,58 @@
 """From what is known of a candidate to the probability that it is an object.
 
-A network's score ranks its objects, but its 0.9 is no 90 %.  The generative model is another witness, which saw the
-same image and learned from another objective: where both agree, a candidate is right more often.  And an object stands
-out from what is around it.  So the log-odds are
+A network's score s ranks its objects, but its 0.9 is no 90 %.  An object stands out from its surroundings by some
+contrast q.  And the generative model is another witness: it saw the same image and learned from another objective, and
+gives the candidate's box a probability w.  So the log-odds are
 
-    bias + a · score + b · logit(witness) + c · log(1 - exp(-contrast)),
+    bias + a · (2 log s + 1/2 log q) + b · logit(w).
 
-fitted on candidates of which something is known without an annotation: those of fresh composites, whose truth is
-exact, and those of training images that were held back from the network, by the teacher's confidence.  What is left
-differs from image to image: the log-odds of all candidates of an image move together, by a normal distribution of
-standard deviation `spread`.
+The form in brackets ranked best among simple ones (57 training images of nuclei, right or wrong by their annotation,
+AUROC: s alone .84, q alone .82, w alone .86, the brackets .88, with w .88).  The three numbers are fitted without an
+annotation, on training images that were held back from the network: how probably a candidate is an object is there what
+the teacher says.
+
+Samples know nothing of objects that nothing proposes.  So the interval of the count is stretched by a factor: that
+which holds the teacher's count in as many of the images held back as the interval claims (split conformal prediction:
+Vovk et al., 2005).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import log_expit, logsumexp
-from sklearn.linear_model import LogisticRegression
+from scipy.optimize import minimize
+from scipy.special import log_expit, logit
 
-__all__ = ["Calibration", "Evidence", "JudgedCandidates", "fit_calibration", "log_odds"]
+__all__ = [
+    "Calibration",
+    "Evidence",
+    "JudgedCandidates",
+    "count_interval",
+    "fit_calibration",
+    "fit_stretch",
+    "log_odds",
+]
 
 # The witness is a probability; beyond these it says no more.  Nor does a contrast below this.
 _SURE, _LEAST_CONTRAST = 0.98, 0.02
-# Of the random effect: its values that are tried, and the points of the quadrature.
-_SPREADS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-_POINTS = 15
-_REGULARISATION = 10.0
+_REGULARISATION = 0.05
 
 
 class Calibration(NamedTuple):
     """What turns scores into log-odds."""
 
     bias: float
-    of_score: float
+    of_quality: float
     of_witness: float
-    of_contrast: float
-    spread: float  # standard deviation of what all candidates of an image have in common
+    stretch: float  # factor by which the interval of the count is wider than that of the samples
 
     @classmethod
-    def identity(cls) -> Calibration:
-        """Scores as they are."""
-        return cls(0.0, 1.0, 0.0, 0.0, 0.0)
+    def usual(cls) -> Calibration:
+        """As fitted to nuclei: for a network of which nothing is known."""
+        return cls(1.6, 1.1, 0.4, 1.2)
 
 
 class Evidence(NamedTuple):
@@ -66,63 +75,60 @@ class JudgedCandidates(NamedTuple):
 
 def log_odds(calibration: Calibration, evidence: Evidence) -> np.ndarray:
     """(n,) log-odds that candidates are objects."""
-    return calibration.bias + _features(evidence) @ np.array(calibration[1:4])
+    return calibration.bias + _features(evidence) @ np.array(calibration[1:3])
 
 
-def fit_calibration(groups: Sequence[Sequence[JudgedCandidates]]) -> Calibration:
-    """The calibration that fits several kinds of images, each kind with equal weight.
+def fit_calibration(images: Sequence[JudgedCandidates]) -> Calibration:
+    """The calibration that fits some images, without a stretch.
 
-    Parameters
-    ----------
-    groups : sequence of sequences of JudgedCandidates
-        Of composites, say, and of real images.
-
-    Returns
-    -------
-    Calibration
-        Scores as they are, if there is nothing right or nothing wrong to learn from.
+    The usual one, if there is nothing right or nothing wrong in them.
     """
-    filled = [[image for image in images if len(image.right)] for images in groups]
-    filled = [images for images in filled if images]
-    images = [image for group in filled for image in group]
     right = np.concatenate([image.right for image in images]) if images else np.zeros(0)
-    if not 0 < (right.mean() if len(right) else 0) < 1:
-        return Calibration.identity()
-    counts = [sum(len(image.right) for image in group) for group in filled]
-    weight = np.concatenate([np.full(n, len(right) / len(filled) / n) for n in counts])
+    if not len(right) or not 0 < right.mean() < 1:
+        return Calibration.usual()
     features = np.concatenate([_features(image.evidence) for image in images])
-    # Each candidate is right with its probability, and wrong with the rest.
-    model = LogisticRegression(C=_REGULARISATION).fit(
-        np.concatenate([features, features]),
-        np.repeat([True, False], len(right)),
-        np.concatenate([weight * right, weight * (1 - right)]),
-    )
-    of_score, of_witness, of_contrast = model.coef_[0].tolist()
-    plain = Calibration(float(model.intercept_[0]), of_score, of_witness, of_contrast, 0.0)
-    return plain._replace(spread=_spread(plain, images))
+
+    def loss(parameters: np.ndarray) -> float:
+        """Of a logistic regression: each candidate is right with its probability, and wrong with the rest."""
+        log_odds = parameters[0] + features @ parameters[1:]
+        entropy = right * log_expit(log_odds) + (1 - right) * log_expit(-log_odds)
+        return float(_REGULARISATION * parameters[1:] @ parameters[1:] - entropy.sum())
+
+    # No evidence speaks against an object.
+    bounds = [(None, None), (0, None), (0, None)]
+    bias, of_quality, of_witness = minimize(loss, Calibration.usual()[:3], bounds=bounds).x.tolist()
+    return Calibration(bias, of_quality, of_witness, 1.0)
 
 
 def _features(evidence: Evidence) -> np.ndarray:
-    """(n, 3) what the log-odds are linear in."""
+    """(n, 2) what the log-odds are linear in."""
     score, witness, contrast = (np.asarray(values, np.float64) for values in evidence)
-    witness = np.clip(witness, 1 - _SURE, _SURE)
-    distinct = np.log(-np.expm1(-np.maximum(contrast, _LEAST_CONTRAST)))
-    return np.stack([score, np.log(witness) - np.log1p(-witness), distinct], axis=1)
+    quality = 2 * log_expit(score) + np.log(np.maximum(contrast, _LEAST_CONTRAST)) / 2
+    return np.stack([quality, logit(np.clip(witness, 1 - _SURE, _SURE))], axis=1)
 
 
-def _spread(calibration: Calibration, images: Sequence[JudgedCandidates]) -> float:
-    """The most likely spread, by Gauss-Hermite quadrature over the random effect of each image."""
-    point, weight = np.polynomial.hermite_e.hermegauss(_POINTS)
-    log_weight = np.log(weight / weight.sum())
-    logits = [log_odds(calibration, image.evidence) for image in images]
+def fit_stretch(counts: Sequence[np.ndarray], expected: Sequence[int], level: float) -> float:
+    """The least stretch for which the interval of `level` holds what is expected in as large a share of the images.
 
-    def log_likelihood(spread: float) -> float:
-        total = 0.0
-        for image, logit in zip(images, logits, strict=True):
-            at_point = logit[:, None] + spread * point
-            right = image.right[:, None]
-            of_points = (right * log_expit(at_point) + (1 - right) * log_expit(-at_point)).sum(axis=0)
-            total += float(logsumexp(of_points + log_weight))
-        return total
+    Parameters
+    ----------
+    counts : sequence of (S,) int arrays
+        Objects in the samples of each image.
+    expected : sequence of int
+    level : float
+        In 0..1.
+    """
+    needed = []
+    for of_image, count in zip(counts, expected, strict=True):
+        low, high = count_interval(of_image, level, 1.0)
+        needed.append(max((low + 1) / (count + 1), (count + 1) / (high + 1), 1.0))
+    # One more than the images, as the next image is one of them (finite-sample correction).
+    rank = min(math.ceil(level * (len(needed) + 1)), len(needed))
+    return float(np.sort(needed)[rank - 1]) if needed else Calibration.usual().stretch
 
-    return max(_SPREADS, key=log_likelihood)
+
+def count_interval(counts: np.ndarray, level: float, stretch: float) -> tuple[int, int]:
+    """The middle `level` of the counts (S,) of posterior samples, stretched."""
+    tail = (1 - level) / 2
+    low, high = np.quantile(counts, [tail, 1 - tail], method="closest_observation")
+    return max(0, math.floor((low + 1) / stretch) - 1), math.ceil((high + 1) * stretch) - 1

@@ -30,7 +30,7 @@ from cellsegmenter.types import Boxes
 
 __all__ = ["Candidates", "contrast_of", "find_candidates", "load_candidates", "propose"]
 
-# The network sees pixels at this part of their brightness.  It learned from objects that a teacher is sure of, and takes
+# The network sees pixels at this part of their brightness.  It learned from what a teacher is sure of, and takes
 # faint things for objects too easily: 57 training images of nuclei, mean of four APs, eight networks: .770 to .779
 # without, .783 to .790 with it.
 _DIMMING = 0.6
@@ -183,7 +183,7 @@ def propose(
     device : torch.device
     """
     pitch = network.config.pitch
-    image = torch.from_numpy(np.ascontiguousarray(around.pixels, np.float32))[None].to(device)
+    image = torch.tensor(around.pixels, dtype=torch.float32, device=device)[None]
     seen = network(dimmed(image, intensity))
     logit, radii = seen.logit[0], seen.radii[0]
     # Centres lie in the image: what is seen in its reflection competes with nothing.
@@ -245,7 +245,7 @@ def _testify(
     """What the generative model says of shapes: the probability (n,) of their best box, and their codes (n, D)."""
     if not len(stars.centre):
         return np.zeros(0, np.float32), np.zeros((0, model.config.latent_dim), np.float32)
-    image = torch.from_numpy(np.ascontiguousarray(around.pixels, np.float32))[None].to(device)
+    image = torch.tensor(around.pixels, dtype=torch.float32, device=device)[None]
     features = model.features(image)
     prob, believed = _believed_boxes(model, features.grid)
     own = _boxes_of(stars, around.corner, model.config.object_size, device)

@@ -77,7 +77,14 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class RecognitionNetwork(nn.Module):
-    """A U-Net of three levels with two outputs."""
+    """A U-Net of three levels with two outputs.
+
+    Attributes
+    ----------
+    config : RecognitionConfig
+    calibration : Calibration
+        What turns its scores into probabilities; fitted once it is trained.
+    """
 
     def __init__(self, config: RecognitionConfig) -> None:
         super().__init__()
@@ -90,16 +97,7 @@ class RecognitionNetwork(nn.Module):
         self.merge = nn.ModuleList([_block(2 * middle, middle), _block(2 * fine, fine)])
         self.head = nn.Sequential(nn.Conv2d(fine, 48, 3, padding=1), nn.ReLU(inplace=True))
         self.out = nn.Conv2d(48, 1 + N_RAYS, 1)
-        self.register_buffer("calibration_numbers", torch.tensor(Calibration.identity()))
-
-    @property
-    def calibration(self) -> Calibration:
-        """What turns its scores into probabilities."""
-        return Calibration(*self.get_buffer("calibration_numbers").tolist())
-
-    @calibration.setter
-    def calibration(self, calibration: Calibration) -> None:
-        self.get_buffer("calibration_numbers").copy_(torch.tensor(calibration))
+        self.calibration = Calibration.usual()
 
     def forward(self, image: Tensor) -> StarMap:
         """What there is in images (B, C, H, W), whose sides are multiples of ``config.multiple``."""

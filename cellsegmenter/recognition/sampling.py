@@ -2,34 +2,63 @@
 
 A sample switches each candidate on with its probability and then suppresses what overlaps (Eq. 10).  Both are one
 step: a candidate's logit plus logistic noise is above 0 with the candidate's probability, and of two that overlap the
-one that is higher in this sample stays.  Three noises are added up:
+one that is higher in this sample stays.  Candidates that state the same object share their noise
+(as in `model.proposals.shared_coins`).
 
-- one for each candidate;
-- one for all candidates that state the same object, in place of their own (as `model.proposals.shared_coins`);
-- one for the whole image, as what makes a network too sure or too shy concerns all objects of an image alike.
-
-Random numbers belong to a place in the image, so a region is sampled as in the whole image.
+Random numbers belong to a place in the image, so a region is sampled as in the whole image.  They are stratified over
+the samples: of S samples, a candidate of probability p that meets no other is on in p S, give or take one.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+from scipy.special import expit
+from scipy.special import logit as logit_of
 
 from cellsegmenter.model.boxes import SAME_BOX
+from cellsegmenter.recognition.calibration import Calibration, log_odds
+from cellsegmenter.recognition.candidates import Candidates
 from cellsegmenter.recognition.stars import Stars
-from cellsegmenter.recognition.suppression import Pairs, suppress
+from cellsegmenter.recognition.suppression import Pairs, overlapping_pairs, suppress
 
-__all__ = ["OVERLAP", "most_probable", "sample_presence", "uniform_at"]
+__all__ = [
+    "OVERLAP",
+    "SampledPresence",
+    "most_probable",
+    "sample_candidates",
+    "sample_presence",
+    "stratified_at",
+]
 
 # alpha: the largest part of the smaller of two shapes that both may claim (S5).
 OVERLAP = 0.4
 _MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], dtype=np.uint64)
 
 
-def most_probable(logit: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """(n,) bool: the candidates that are more probable than not and better than those they overlap."""
-    rank = _ranks(logit[:, None])
-    return suppress(rank, logit[:, None] > 0, pairs.above(OVERLAP))[:, 0]
+class SampledPresence(NamedTuple):
+    """Which of n candidates are on in each of S samples."""
+
+    present: np.ndarray  # (n, S) bool
+    prob: np.ndarray  # (n,) that each is on; as exact as its own probability, where samples would be coarse
+
+
+def most_probable(logit: np.ndarray, pairs: Pairs) -> SampledPresence:
+    """The candidates that are more probable than not and better than those they overlap: one sample."""
+    present = suppress(_ranks(logit[:, None]), logit[:, None] > 0, pairs)
+    return SampledPresence(present, expit(logit) * present[:, 0])
+
+
+def sample_candidates(
+    candidates: Candidates, calibration: Calibration, *, n_samples: int | None, seed: int
+) -> SampledPresence:
+    """Samples of which candidates are on; without a number of samples, the most probable one."""
+    logit = log_odds(calibration, candidates.evidence)
+    pairs = overlapping_pairs(candidates.stars, OVERLAP)
+    if n_samples is None:
+        return most_probable(logit, pairs)
+    return sample_presence(candidates.stars, logit, pairs, n_samples=n_samples, seed=seed)
 
 
 def sample_presence(
@@ -37,10 +66,9 @@ def sample_presence(
     logit: np.ndarray,
     pairs: Pairs,
     *,
-    spread: float,
     n_samples: int,
     seed: int,
-) -> np.ndarray:
+) -> SampledPresence:
     """Which candidates are on in each posterior sample.
 
     Parameters
@@ -50,26 +78,31 @@ def sample_presence(
     logit : (n,) array
         Log-odds that a candidate is an object.
     pairs : Pairs
-        Those that overlap.
-    spread : float
-        Standard deviation of the noise of the whole image, in log-odds.
+        Those that overlap by more than alpha.
     n_samples : int
         S.
     seed : int
-
-    Returns
-    -------
-    (n, S) bool array
     """
-    uniform = uniform_at(stars.centre, n_samples, seed)[_leaders(logit, pairs)]
-    noise = np.log(uniform) - np.log1p(-uniform)
-    of_image = np.random.default_rng(seed).standard_normal(n_samples)
-    perturbed = logit[:, None] + noise + spread * of_image
-    return suppress(_ranks(perturbed), perturbed > 0, pairs.above(OVERLAP))
+    uniform = stratified_at(stars.centre, n_samples, seed)[_leaders(logit, pairs)]
+    perturbed = logit[:, None] + logit_of(uniform)
+    active = perturbed > 0
+    present = suppress(_ranks(perturbed), active, pairs)
+    # Its own probability, times how often it survives suppression.
+    survival = present.sum(axis=1) / np.maximum(active.sum(axis=1), 1)
+    return SampledPresence(present, expit(logit) * survival)
 
 
-def uniform_at(centre: np.ndarray, n_samples: int, seed: int) -> np.ndarray:
-    """(n, S) pseudo-random numbers in (0, 1) that depend on the place (n, 2), the sample and the seed alone."""
+def stratified_at(centre: np.ndarray, n_samples: int, seed: int) -> np.ndarray:
+    """(n, S) pseudo-random numbers in (0, 1) that depend on the place (n, 2), the sample and the seed alone.
+
+    One of each row lies in each S-th of the interval.
+    """
+    stratum = np.argsort(_uniform_at(centre, n_samples, seed), axis=1)
+    return (stratum + _uniform_at(centre, n_samples, seed + 2**32)) / n_samples
+
+
+def _uniform_at(centre: np.ndarray, n_samples: int, seed: int) -> np.ndarray:
+    """As `stratified_at`, but independent."""
     place = np.floor(2 * centre).astype(np.int64).astype(np.uint64)
     of_seed = np.full(1, seed, np.uint64) * _MIX[0]  # an array, as numpy warns when a single number overflows
     key = _scrambled(_scrambled(place[:, 0] + of_seed) + place[:, 1])
