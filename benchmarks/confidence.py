@@ -70,7 +70,8 @@ def judged_cut(segmentation: Any, truth: np.ndarray) -> Judged:
 def judged_candidates(posterior: ImagePosterior, truth: np.ndarray) -> Judged:
     """The candidates that suppression leaves, down to a low probability."""
     stars, prob = posterior.shapes.stars, np.clip(posterior.probability, 1e-9, 1 - 1e-9)
-    kept = np.flatnonzero(most_probable(logit(prob) - logit(LOWEST), overlapping_pairs(stars, OVERLAP)))
+    best = most_probable(logit(prob) - logit(LOWEST), overlapping_pairs(stars, OVERLAP))
+    kept = np.flatnonzero(best.present)
     kept = kept[np.argsort(prob[kept], kind="stable")]
     return Judged(prob[kept], is_right(truth, painted(stars.take(kept), posterior.image_shape), len(kept)))
 

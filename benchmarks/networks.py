@@ -153,9 +153,8 @@ def decoded(
         px² at working scale; smaller objects are left out.
     """
     score = np.asarray(candidates.evidence.score, np.float64)
-    kept = np.flatnonzero(
-        most_probable(score - logit(threshold), overlapping_pairs(candidates.stars, OVERLAP))
-    )
+    best = most_probable(score - logit(threshold), overlapping_pairs(candidates.stars, OVERLAP))
+    kept = np.flatnonzero(best.present)
     kept = kept[np.argsort(score[kept], kind="stable")]
     factor = np.array(shape) / np.array(working_shape)
     stars = Stars(

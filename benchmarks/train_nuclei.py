@@ -26,8 +26,7 @@ from cellsegmenter.datasets import load_dsb2018
 # What we tell the model, at its working scale, where a nucleus is about 16 px wide: 2 to 10 in a window of
 # 80 px that cover 8 to 30 % of it.
 BOUNDS = {"density": (2, 10), "area": (0.08, 0.30), "object_size": (8, 26)}
-RESOLUTION = AbsoluteResolution(0.3)  # of one pass
-WINDOWS_RESOLUTION = AbsoluteResolution(0.2)
+RESOLUTION = WINDOWS_RESOLUTION = AbsoluteResolution(0.2)  # of one pass, and of sliding windows
 RESULTS = Path(__file__).parent / "results" / "nuclei_seeds.json"
 
 

@@ -5,7 +5,15 @@ import pytest
 from scipy import stats
 from scipy.special import expit
 
-from cellsegmenter.recognition.sampling import OVERLAP, most_probable, sample_presence, stratified_at
+from cellsegmenter.recognition.calibration import Calibration, Evidence, log_odds
+from cellsegmenter.recognition.candidates import Candidates
+from cellsegmenter.recognition.sampling import (
+    OVERLAP,
+    most_probable,
+    sample_candidates,
+    sample_presence,
+    stratified_at,
+)
 from cellsegmenter.recognition.stars import N_RAYS, Stars
 from cellsegmenter.recognition.suppression import overlapping_pairs
 
@@ -22,10 +30,10 @@ def lattice(n: int, pitch: float = 20.0, radius: float = 5.0) -> Stars:
     return discs(*zip(pitch * row + 10.5, pitch * column + 10.5, np.full(n, radius), strict=True))
 
 
-def sampled(stars: Stars, logit, *, spread: float = 0.0, n_samples: int = 4000, seed: int = 0) -> np.ndarray:
+def sampled(stars: Stars, logit, *, n_samples: int = 4000, seed: int = 0) -> np.ndarray:
     logit = np.broadcast_to(np.asarray(logit, float), len(stars.centre))
     pairs = overlapping_pairs(stars, OVERLAP)
-    return sample_presence(stars, logit, pairs, spread=spread, n_samples=n_samples, seed=seed).present
+    return sample_presence(stars, logit, pairs, n_samples=n_samples, seed=seed).present
 
 
 @pytest.mark.parametrize("logit", [-2.0, 0.0, 1.5])
@@ -73,15 +81,12 @@ def test_neighbours_that_overlap_little_are_both_on():
     assert on.all(axis=0).mean() > 0.99
 
 
-def test_a_spread_makes_counts_vary_more():
-    stars = lattice(200)
-    plain, wide = (sampled(stars, 0.0, spread=spread).sum(axis=0) for spread in (0.0, 1.0))
-    assert plain.std() == pytest.approx(np.sqrt(200) / 2, rel=0.1)
-    point = stats.norm.ppf((np.arange(2000) + 0.5) / 2000)
-    prob = expit(point)
-    expected = np.sqrt(200 * np.mean(prob * (1 - prob)) + 200**2 * prob.var())
-    assert wide.std() == pytest.approx(expected, rel=0.1)
-    assert wide.mean() == pytest.approx(100, rel=0.05)
+def test_counts_vary_as_those_of_coins():
+    # A candidate's samples are stratified, but those of one sample are independent.
+    prob = np.linspace(0.1, 0.9, 200)
+    counts = sampled(lattice(200), np.log(prob / (1 - prob))).sum(axis=0)
+    assert counts.mean() == pytest.approx(prob.sum(), abs=0.1)
+    assert counts.std() == pytest.approx(np.sqrt((prob * (1 - prob)).sum()), rel=0.05)
 
 
 def crowd(seed: int = 0, n: int = 150) -> tuple[Stars, np.ndarray]:
@@ -95,11 +100,9 @@ def crowd(seed: int = 0, n: int = 150) -> tuple[Stars, np.ndarray]:
 
 def test_the_order_of_candidates_is_no_matter():
     stars, logit = crowd()
-    on = sampled(stars, logit, spread=0.5, n_samples=64)
+    on = sampled(stars, logit, n_samples=64)
     order = np.random.default_rng(1).permutation(len(logit))
-    np.testing.assert_array_equal(
-        sampled(stars.take(order), logit[order], spread=0.5, n_samples=64), on[order]
-    )
+    np.testing.assert_array_equal(sampled(stars.take(order), logit[order], n_samples=64), on[order])
     best = most_probable(logit, overlapping_pairs(stars, OVERLAP))
     of_order = most_probable(logit[order], overlapping_pairs(stars.take(order), OVERLAP))
     for ours, theirs in zip(of_order, best, strict=True):
@@ -113,13 +116,13 @@ def test_what_is_elsewhere_changes_nothing():
         np.concatenate([far.centre + np.float32([0, 300]), stars.centre]),
         np.concatenate([far.radii, stars.radii]),
     )
-    together = sampled(both, np.concatenate([logit_far, logit]), spread=0.5, n_samples=64)
-    np.testing.assert_array_equal(together[len(far.radii) :], sampled(stars, logit, spread=0.5, n_samples=64))
+    together = sampled(both, np.concatenate([logit_far, logit]), n_samples=64)
+    np.testing.assert_array_equal(together[len(far.radii) :], sampled(stars, logit, n_samples=64))
 
 
 def test_samples_are_those_of_the_seed():
     stars, logit = crowd()
-    first, again, other = (sampled(stars, logit, spread=0.5, n_samples=32, seed=seed) for seed in (3, 3, 4))
+    first, again, other = (sampled(stars, logit, n_samples=32, seed=seed) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
     assert np.mean(first != other) > 0.05
 
@@ -158,13 +161,10 @@ def test_a_lone_candidate_is_on_in_its_share_of_few_samples(n_samples, prob):
     assert np.abs(on.mean(axis=0) - prob).max() < 4.5 * np.sqrt(prob * (1 - prob) / 300)
 
 
-@pytest.mark.parametrize("spread", [0.0, 1.0])
-def test_probabilities_are_what_many_samples_tend_to(spread):
+def test_probabilities_are_what_many_samples_tend_to():
     stars, logit = crowd()
     pairs = overlapping_pairs(stars, OVERLAP)
-    few, many = (
-        sample_presence(stars, logit, pairs, spread=spread, n_samples=n, seed=0) for n in (32, 20000)
-    )
+    few, many = (sample_presence(stars, logit, pairs, n_samples=n, seed=0) for n in (32, 20000))
     share = many.present.mean(axis=1)
     np.testing.assert_allclose(many.prob, share, atol=0.01)
     # Of few samples, probabilities are no worse than shares.
@@ -172,4 +172,25 @@ def test_probabilities_are_what_many_samples_tend_to(spread):
 
 
 def test_an_image_without_candidates_has_empty_samples():
-    assert sampled(discs(), np.zeros(0), spread=1.0, n_samples=5).shape == (0, 5)
+    assert sampled(discs(), np.zeros(0), n_samples=5).shape == (0, 5)
+
+
+@pytest.mark.parametrize("n_samples", [None, 1, 20])
+def test_candidates_are_sampled_by_their_evidence(n_samples):
+    stars, _ = crowd()
+    rng = np.random.default_rng(2)
+    n = len(stars.radii)
+    evidence = Evidence(rng.normal(0, 2, n), rng.uniform(0, 1, n), rng.uniform(0, 4, n))
+    calibration = Calibration(1.0, 0.8, 0.5, 3.0)
+    found = sample_candidates(
+        Candidates(stars, evidence, np.zeros((n, 2))), calibration, n_samples=n_samples, seed=4
+    )
+    logit, pairs = log_odds(calibration, evidence), overlapping_pairs(stars, OVERLAP)
+    expected = (
+        most_probable(logit, pairs)
+        if n_samples is None
+        else sample_presence(stars, logit, pairs, n_samples=n_samples, seed=4)
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert found.present.shape == (n, n_samples or 1)

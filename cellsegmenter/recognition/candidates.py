@@ -1,7 +1,7 @@
 """Candidates of a whole image: what the recognition network proposes, and what the generative model says of it.
 
 Two witnesses see every candidate.  The recognition network gives its shape and a score; the generative model gives the
-presence probability of the box that agrees best with the shape, and the shape's latent code (Eqs. 9-11).
+presence probability of the most probable box that covers the shape, and the shape's latent code (Eqs. 9-11).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from cellsegmenter.fitted import FittedModel
-from cellsegmenter.model.boxes import SAME_BOX, intersection_over_union
+from cellsegmenter.model.boxes import intersection
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.normalize import KNEE, linear_intensity
 from cellsegmenter.recognition.blocks import Surroundings, block_lattice, read_around
@@ -52,6 +52,9 @@ _PADDING = 16
 _MODEL_PADDING = 32
 # Boxes that may be believed at all, and how many of the nearest are compared with a candidate.
 _LEAST_BELIEVED, _NEAREST = 0.02, 16
+# A box speaks for a candidate if it covers this much of it.  Where they would have to agree, the box of a merged pair
+# would speak against both of its halves: 57 training images of nuclei, mean of four APs: .778 so, .787 with this.
+_COVERED = 0.5
 _ENCODED_AT_ONCE = 512
 
 
@@ -242,7 +245,7 @@ def _values_at(plane: np.ndarray, stars: Stars, around: Surroundings, distance: 
 def _testify(
     model: StructuredVAE, around: Surroundings, stars: Stars, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the generative model says of shapes: the probability (n,) of their best box, and their codes (n, D)."""
+    """What the generative model says of shapes: the probability (n,) that something is there, and their codes (n, D)."""
     if not len(stars.centre):
         return np.zeros(0, np.float32), np.zeros((0, model.config.latent_dim), np.float32)
     image = torch.tensor(around.pixels, dtype=torch.float32, device=device)[None]
@@ -255,21 +258,20 @@ def _testify(
         ).mean
         for start in range(0, len(stars.centre), _ENCODED_AT_ONCE)
     ]
-    witness = _best_agreeing(own, believed, prob)
+    witness = _best_covering(own, believed, prob)
     return witness.float().cpu().numpy(), torch.cat(codes).float().cpu().numpy()
 
 
-def _best_agreeing(own: Boxes, believed: Boxes, prob: Tensor) -> Tensor:
-    """(n,) the highest probability (m,) among the boxes (m,) that agree with each box (n,); 0 if none does."""
+def _best_covering(own: Boxes, believed: Boxes, prob: Tensor) -> Tensor:
+    """(n,) the highest probability (m,) among the boxes (m,) that cover each box (n,); 0 if none does."""
     if not len(prob):
         return torch.zeros_like(own.x)
     centres, near = (torch.stack([boxes.x, boxes.y], 1).cpu().numpy() for boxes in (own, believed))
     index = cKDTree(near).query(centres, k=np.arange(1, min(_NEAREST, len(near)) + 1))[1]
     nearest = torch.from_numpy(index).to(prob.device)
-    overlap = intersection_over_union(
-        Boxes(*(side[:, None] for side in own)), Boxes(*(side[nearest] for side in believed))
-    )
-    return ((overlap[:, 0] > SAME_BOX) * prob[nearest]).amax(1)
+    boxes, others = Boxes(*(side[:, None] for side in own)), Boxes(*(side[nearest] for side in believed))
+    covered = intersection(boxes, others)[:, 0] / (own.width * own.height)[:, None]
+    return ((covered > _COVERED) * prob[nearest]).amax(1)
 
 
 def _believed_boxes(model: StructuredVAE, grid: Tensor) -> tuple[Tensor, Boxes]:
