@@ -51,7 +51,7 @@ _RESOLUTION = AbsoluteResolution(0.2)
 _SMALLEST_FRACTION = 0.25  # of the smallest box's area
 # Images are segmented in squares of this side at most, px at working scale, and by so many windows in all.
 _SIDE = 1024
-_MOST_WINDOWS = 40_000
+_MOST_WINDOWS = 100_000
 # Objects in the library below which there is nothing to learn from.  If so many windows show no confident object at
 # all, no further one is looked at.
 LEAST_OBJECTS = 30

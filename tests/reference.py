@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ from cellsegmenter.model.config import ModelConfig
 from cellsegmenter.model.rendering import PresentObjects, render
 from cellsegmenter.model.spatial_transformer import paste
 from cellsegmenter.recognition.network import RecognitionNetwork, StarMap
-from cellsegmenter.recognition.stars import N_RAYS, RAYS
+from cellsegmenter.recognition.stars import N_RAYS, RAYS, Stars
 from cellsegmenter.types import CERTAIN, Boxes, Gaussian, Instances, WindowPosterior
 from cellsegmenter.windows import WindowGrid, make_windows
 
@@ -615,6 +616,51 @@ def march(labels: np.ndarray, row: int, column: int, step: float) -> np.ndarray:
             )
         lengths[ray] = (n_steps - 0.5) * step
     return lengths
+
+
+def dimmed_by_pixels(image: np.ndarray, method: str) -> np.ndarray:
+    """(C, H, W): every pixel at 0.6 of its brightness; the logarithm u → log(1 + u / 0.15) / log(1 + 1 / 0.15)."""
+    whole = math.log(1 + 1 / 0.15)
+    seen = np.zeros(image.shape)
+    for place in np.ndindex(image.shape):
+        value, sign = abs(float(image[place])), math.copysign(1, image[place])
+        if method == "log":
+            brightness = 0.6 * 0.15 * (math.exp(value * whole) - 1)
+            seen[place] = sign * math.log(1 + brightness / 0.15) / whole
+        else:
+            seen[place] = sign * 0.6 * value
+    return seen
+
+
+def contrast_by_points(stars: Stars, pixels: np.ndarray, corner: np.ndarray, diameter: float) -> np.ndarray:
+    """(n,) mean of four rings of equal area in each star, above the darker quarter of a ring around it, over the spread."""
+    _, height, width = pixels.shape
+
+    def value(place: np.ndarray) -> float:
+        row, column = (math.floor(coordinate) for coordinate in place - corner)
+        return float(pixels[:, min(max(row, 0), height - 1), min(max(column, 0), width - 1)].max())
+
+    contrast = []
+    for centre, radii in zip(stars.centre.astype(float), stars.radii.astype(float), strict=True):
+        inside, ring = [], []
+        for radius, direction in zip(radii, RAYS, strict=True):
+            inside += [value(centre + radius * math.sqrt(area) * direction) for area in (1 / 8, 3 / 8, 5 / 8, 7 / 8)]
+            ring += [value(centre + (radius + step * diameter / 16) * direction) for step in (2, 3.5)]
+        level = np.percentile(ring, 25)
+        contrast.append((np.mean(inside) - level) / (np.std(inside) + 0.03))
+    return np.array(contrast)
+
+
+def witness_by_pairs(own: Boxes, believed: Boxes, prob: Tensor) -> np.ndarray:
+    """(n,) the highest probability of the boxes (m,) that cover more than half of each box (n,); 0 if none does."""
+    witness = np.zeros(len(own.x))
+    for i, (x, y, width, height) in enumerate(zip(*(side.tolist() for side in own), strict=True)):
+        for p, a, b, w, h in zip(prob.tolist(), *(side.tolist() for side in believed), strict=True):
+            along_x = min(x + width / 2, a + w / 2) - max(x - width / 2, a - w / 2)
+            along_y = min(y + height / 2, b + h / 2) - max(y - height / 2, b - h / 2)
+            if max(along_x, 0) * max(along_y, 0) > 0.5 * width * height:
+                witness[i] = max(witness[i], p)
+    return witness
 
 
 class DiscFinder(RecognitionNetwork):

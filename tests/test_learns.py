@@ -20,6 +20,7 @@ SETTINGS = {
     "max_objects": 6,
     "n_steps": 300,
     "batch_size": 8,
+    "recognition": "windows",  # of the generative model alone
     "random_state": 0,
 }
 

@@ -70,7 +70,7 @@ def fitted(images) -> tuple[CellSegmenter, str]:
 def taught(fitted) -> CellSegmenter:
     """The same, trusted far more than after 25 steps, so that it finds something; not to be changed."""
     segmenter = copy.deepcopy(fitted[0])
-    segmenter.recognition_.calibration = Calibration(2.5, 1.25, 0.25, 0.5)
+    segmenter.recognition_.calibration = Calibration(2.5, 1.25, 0.25, 1.3)
     return segmenter
 
 
@@ -86,7 +86,8 @@ def test_fit_leaves_a_network_and_says_what_it_learned_from(fitted, images):
     network = segmenter.recognition_
     assert not network.training
     assert network.config == RecognitionConfig(1, segmenter.working_diameter_)
-    assert network.calibration not in (Calibration.usual(), Calibration(*np.float32(Calibration.usual())))
+    assert network.calibration != Calibration.usual()
+    assert network.calibration.stretch >= 1
     np.testing.assert_array_equal(segmenter.recognition_history_["step"], [10, 20, 25])
     loss = segmenter.recognition_history_["loss"]
     assert loss[-1] < loss[0]
@@ -230,7 +231,10 @@ def test_too_little_to_learn_from_is_said(scenes, capsys):
     )
     segmenter.fit(crops)
     assert segmenter.recognition_ is None
-    assert "a recognition network needs 30: prediction slides windows" in capsys.readouterr().out
+    assert (
+        "a recognition network needs 30; more steps or images may help. "
+        'With recognition="auto", prediction slides windows' in capsys.readouterr().out
+    )
     assert segmenter.card_["recognition"]["objects_in_library"] < 30
     assert segmenter.recognition_history_ == {}
     consensus = segmenter.set_params(verbose=False).consensus(crops[0])
@@ -243,7 +247,7 @@ def test_who_asks_for_one_pass_is_warned(scenes):
     segmenter = CellSegmenter(
         **(SMALL | {"stride": None}), n_steps=1, batch_size=2, recognition="one_pass", shape="free"
     )
-    with pytest.warns(UserWarning, match="a recognition network needs 30"):
+    with pytest.warns(UserWarning, match='needs 30; more steps or images may help. With recognition="auto"'):
         segmenter.fit(scenes[0][:2])
     assert segmenter.recognition_ is None
 
@@ -379,7 +383,7 @@ def test_some_of_many_images_are_held_back(wake, monkeypatch):
     monkeypatch.setattr(
         teaching, "sleep", lambda network, sources, *_, **__: learned.extend(sources) or [{"step": 2}]
     )
-    monkeypatch.setattr(teaching, "_judged", lambda model, image: judged.append(image.pixels) or None)
+    monkeypatch.setattr(teaching, "_judged", lambda found, image: judged.append(image.pixels) or None)
     monkeypatch.setattr(teaching, "fit_calibration", lambda images: Calibration.usual())
     images = taught_scenes(known, 17)
     facts = learn_recognition(model, images, settings).facts
@@ -401,7 +405,7 @@ def test_few_images_are_learned_from_and_calibrated_by(wake, monkeypatch):
     monkeypatch.setattr(
         teaching, "sleep", lambda network, sources, *_, **__: learned.extend(sources) or [{"step": 2}]
     )
-    monkeypatch.setattr(teaching, "_judged", lambda model, image: judged.append(image.pixels) or None)
+    monkeypatch.setattr(teaching, "_judged", lambda found, image: judged.append(image.pixels) or None)
     monkeypatch.setattr(teaching, "fit_calibration", lambda images: Calibration.usual())
     images = taught_scenes(known, 5)
     assert learn_recognition(model, images, settings).facts["images_held_back"] == 0
@@ -499,7 +503,8 @@ def test_candidates_are_judged_by_the_teacher():
 
     def judged(labels: np.ndarray, foreground: np.ndarray):
         confidence = np.full(labels.max(), 0.9)
-        return teaching._judged(model, TaughtImage(pixels, labels, confidence, foreground))
+        image = TaughtImage(pixels, labels, confidence, foreground)
+        return teaching._judged(teaching._candidates_of(model, image), image)
 
     right = judged(labels, 0.9 * (labels > 0))
     assert len(right.right) == len(right.evidence.score) == 9

@@ -245,7 +245,7 @@ def _values_at(plane: np.ndarray, stars: Stars, around: Surroundings, distance: 
 def _testify(
     model: StructuredVAE, around: Surroundings, stars: Stars, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the generative model says of shapes: the probability (n,) that something is there, and their codes (n, D)."""
+    """What the generative model says of shapes: that something is there, a probability (n,), and their codes (n, D)."""
     if not len(stars.centre):
         return np.zeros(0, np.float32), np.zeros((0, model.config.latent_dim), np.float32)
     image = torch.tensor(around.pixels, dtype=torch.float32, device=device)[None]
