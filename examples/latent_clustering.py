@@ -25,7 +25,7 @@ N_CLUSTERS = 4
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--fast", action="store_true", help="a part of the image, in coarse steps")
+    parser.add_argument("--fast", action="store_true", help="a part of the image")
     parser.add_argument("--output", type=Path, help="write the image with the painted clusters to this PNG")
     arguments = parser.parse_args()
 
@@ -33,7 +33,6 @@ def main() -> None:
     segmenter = CellSegmenter.pretrained().set_params(random_state=0)
     if arguments.fast:
         image = image[64:224, 64:224]
-        segmenter.set_params(stride=40)
     # Frozen: the pipeline fits the scaler and the clusters, and leaves the trained segmenter as it is.
     pipeline = make_pipeline(FrozenEstimator(segmenter), StandardScaler(), KMeans(N_CLUSTERS, random_state=0))
     clusters = pipeline.fit_predict(image)  # one entry for each nucleus, in the order of the labels

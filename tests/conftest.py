@@ -5,9 +5,11 @@ import copy
 import numpy as np
 import pytest
 import torch
+from skimage.segmentation import relabel_sequential
 
-from cellsegmenter import AbsoluteResolution, CellSegmenter
+from cellsegmenter import AbsoluteResolution, CellSegmenter, teaching
 from cellsegmenter.datasets import load_nuclei, make_nuclei
+from cellsegmenter.sleep.library import TaughtImage
 
 # Sums over threads depend on their number; one thread is also the fastest for windows this small.
 torch.set_num_threads(1)
@@ -21,8 +23,11 @@ SMALL = {
     "network": "small",
     "stride": 24,
     "device": "cpu",
+    "recognition": "windows",
     "random_state": 0,
 }
+# The same with a sleep phase, if there are enough objects.
+SLEEPING = SMALL | {"recognition": "auto", "stride": None}
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +44,28 @@ def scenes() -> tuple[np.ndarray, np.ndarray]:
         12, size=64, count=(4, 7), diameter=12, brightness=(0.5, 1), random_state=0
     )
     return images, labels
+
+
+@pytest.fixture(scope="session")
+def apart() -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Two images of 40 bright nuclei, none of which touch, with their labels; of different shapes."""
+    images, labels, *_ = make_nuclei(
+        2, size=160, count=(20, 20), diameter=14, brightness=(0.5, 1), touching=0, random_state=0
+    )
+    return [images[0], images[1][:150]], [labels[0], labels[1][:150]]
+
+
+@pytest.fixture
+def sure(apart, monkeypatch) -> None:
+    """The sleep phase of a fit to `apart` is taught what is true, and makes few composites."""
+    truth = {labels.shape: relabel_sequential(labels)[0].astype(np.int32) for labels in apart[1]}
+
+    def teach(model, pixels, settings, min_size):
+        labels = truth[pixels.shape[1:]]
+        return TaughtImage(pixels, labels, np.full(labels.max(), 0.95), (labels > 0).astype(np.float32))
+
+    monkeypatch.setattr(teaching, "_teach", teach)
+    monkeypatch.setattr(teaching, "_COMPOSITES", 6)
 
 
 @pytest.fixture(scope="session")

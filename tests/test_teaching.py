@@ -5,11 +5,12 @@ import io
 import json
 import pickle
 from contextlib import redirect_stdout
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SLEEPING, SMALL
 from reference import DiscFinder, disc_labels, tiny_config
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -27,6 +28,7 @@ from cellsegmenter.parameters import bounds_of, model_config
 from cellsegmenter.recognition.calibration import Calibration
 from cellsegmenter.recognition.network import RecognitionConfig
 from cellsegmenter.recognition.stars import N_RAYS, Stars, vertices
+from cellsegmenter.sleep import phase
 from cellsegmenter.sleep.library import IGNORED, TaughtImage
 from cellsegmenter.teaching import TeachingSettings, learn_recognition
 from cellsegmenter.windows import make_windows
@@ -221,13 +223,96 @@ def test_a_clone_knows_nothing(taught):
     assert not hasattr(clone(taught), "recognition_")
 
 
+# --- fits that are killed -----------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def fit_apart(apart, sure, monkeypatch):
+    """A function that fits with a checkpoint file, or without."""
+    monkeypatch.setattr(teaching, "SleepSettings", partial(phase.SleepSettings, checkpoint_interval=4))
+
+    def fit(checkpoint=None) -> CellSegmenter:
+        segmenter = CellSegmenter(
+            **SLEEPING,
+            n_steps=4,
+            batch_size=2,
+            shape="blob",
+            recognition_steps=11,
+            checkpoint=checkpoint,
+        )
+        return segmenter.fit(apart[0])
+
+    return fit
+
+
+def assert_same_model(one: CellSegmenter, other: CellSegmenter) -> None:
+    for name in ("model_", "recognition_"):
+        ours, theirs = (getattr(segmenter, name).state_dict() for segmenter in (one, other))
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            torch.testing.assert_close(theirs[key], value, rtol=0, atol=0, msg=f"{name}{key}")
+    assert one.recognition_.calibration == other.recognition_.calibration
+    assert one.penalties_ == other.penalties_
+    for name in ("history_", "recognition_history_"):
+        ours, theirs = (dict(getattr(segmenter, name), seconds=0) for segmenter in (one, other))
+        assert ours.keys() == theirs.keys()
+        for key, values in ours.items():
+            np.testing.assert_array_equal(theirs[key], values, err_msg=f"{name} {key}")
+    np.testing.assert_array_equal(one.recognition_examples_, other.recognition_examples_)
+    cards = [{name: value for name, value in segmenter.card_.items() if name != "seconds"} for segmenter in (one, other)]
+    assert cards[0] == cards[1]
+
+
+def test_a_fit_that_is_killed_goes_on_to_the_same_model(fit_apart, tmp_path, monkeypatch):
+    expected = fit_apart()
+    assert expected.recognition_.calibration.stretch >= 1
+    checkpoint = tmp_path / "run.pt"
+    # First between the training and the sleep phase, then in the sleep phase.
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "learn_recognition", raises_killed)
+        with pytest.raises(Killed):
+            fit_apart(checkpoint)
+    assert checkpoint.exists()
+    assert not sleep_checkpoint(checkpoint).exists()
+    steps = []
+    of_step = phase.sleep_step
+
+    def until_killed(run, crops, device):
+        if run.step == 6:
+            raise Killed
+        return of_step(run, crops, device)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(phase, "sleep_step", until_killed)
+        # What was trained is not trained again.
+        patch.setattr("cellsegmenter.training.loop.train_step", raises_killed)
+        with pytest.raises(Killed):
+            fit_apart(checkpoint)
+    assert sleep_checkpoint(checkpoint).exists()
+    monkeypatch.setattr(phase, "sleep_step", lambda run, *rest: steps.append(run.step) or of_step(run, *rest))
+    assert_same_model(fit_apart(checkpoint), expected)
+    assert steps == list(range(4, 11))
+    # All is done: nothing is learned again.
+    steps.clear()
+    assert_same_model(fit_apart(checkpoint), expected)
+    assert not steps
+
+
+def raises_killed(*_, **__):
+    raise Killed
+
+
 # --- fits without much to learn from ------------------------------------------------------------------------------
 
 
 def test_too_little_to_learn_from_is_said(scenes, capsys):
     crops = scenes[0][:2]
     segmenter = CellSegmenter(
-        **(SMALL | {"stride": None}), n_steps=1, batch_size=2, shape="blob", verbose=True
+        **SLEEPING, n_steps=1, batch_size=2, shape="blob", verbose=True
     )
     segmenter.fit(crops)
     assert segmenter.recognition_ is None
@@ -245,7 +330,7 @@ def test_too_little_to_learn_from_is_said(scenes, capsys):
 
 def test_who_asks_for_one_pass_is_warned(scenes):
     segmenter = CellSegmenter(
-        **(SMALL | {"stride": None}), n_steps=1, batch_size=2, recognition="one_pass", shape="free"
+        **SLEEPING | {"recognition": "one_pass"}, n_steps=1, batch_size=2, shape="free"
     )
     with pytest.warns(UserWarning, match='needs 30; more steps or images may help. With recognition="auto"'):
         segmenter.fit(scenes[0][:2])
@@ -269,7 +354,7 @@ def test_when_a_fit_has_a_sleep_phase(scenes, monkeypatch, recognition, shape, s
     monkeypatch.setattr(fitting, "learn_recognition", lambda *args: calls.append(args) or nothing)
     monkeypatch.setattr(fitting, "_tell", lambda *_: None)
     segmenter = CellSegmenter(
-        **(SMALL | {"stride": None}), n_steps=1, batch_size=2, recognition=recognition, shape=shape
+        **SLEEPING | {"recognition": recognition}, n_steps=1, batch_size=2, shape=shape
     )
     segmenter.fit(scenes[0][:2])
     assert bool(calls) == sleeps
@@ -287,7 +372,7 @@ def test_bad_parameters_are_refused_before_the_training(scenes):
         ({"recognition_steps": 0}, "recognition_steps"),
     ):
         with pytest.raises(ValueError, match=message):
-            CellSegmenter(**SMALL, **changes).fit(scenes[0][:1])
+            CellSegmenter(**SLEEPING | changes).fit(scenes[0][:1])
 
 
 @pytest.mark.parametrize(
