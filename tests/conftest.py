@@ -48,11 +48,11 @@ def scenes() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def apart() -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Two images of 40 bright nuclei, none of which touch, with their labels; of different shapes."""
+    """Two images of 30 bright nuclei each, none of which touch, with their labels; of different shapes."""
     images, labels, *_ = make_nuclei(
-        2, size=160, count=(20, 20), diameter=14, brightness=(0.5, 1), touching=0, random_state=0
+        2, size=192, count=(30, 30), diameter=12.6, brightness=(0.6, 1), touching=0, random_state=0
     )
-    return [images[0], images[1][:150]], [labels[0], labels[1][:150]]
+    return [images[0], images[1][:180]], [labels[0], labels[1][:180]]
 
 
 @pytest.fixture

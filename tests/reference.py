@@ -633,7 +633,7 @@ def dimmed_by_pixels(image: np.ndarray, method: str) -> np.ndarray:
 
 
 def contrast_by_points(stars: Stars, pixels: np.ndarray, corner: np.ndarray, diameter: float) -> np.ndarray:
-    """(n,) mean of four rings of equal area in each star, above the darker quarter of a ring around it, over the spread."""
+    """(n,) four rings of equal area in each star, against the darker quarter of a ring around it."""
     _, height, width = pixels.shape
 
     def value(place: np.ndarray) -> float:
@@ -644,7 +644,9 @@ def contrast_by_points(stars: Stars, pixels: np.ndarray, corner: np.ndarray, dia
     for centre, radii in zip(stars.centre.astype(float), stars.radii.astype(float), strict=True):
         inside, ring = [], []
         for radius, direction in zip(radii, RAYS, strict=True):
-            inside += [value(centre + radius * math.sqrt(area) * direction) for area in (1 / 8, 3 / 8, 5 / 8, 7 / 8)]
+            inside += [
+                value(centre + radius * math.sqrt(area) * direction) for area in (1 / 8, 3 / 8, 5 / 8, 7 / 8)
+            ]
             ring += [value(centre + (radius + step * diameter / 16) * direction) for step in (2, 3.5)]
         level = np.percentile(ring, 25)
         contrast.append((np.mean(inside) - level) / (np.std(inside) + 0.03))

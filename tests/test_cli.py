@@ -453,6 +453,77 @@ def test_fit_goes_on_from_the_built_in_model(image, tmp_path):
         np.testing.assert_allclose(ours.detach(), theirs.detach(), atol=0.02)
 
 
+@pytest.fixture
+def fit_recognition(apart, sure, tmp_path):
+    """A function that runs `cellseg fit` on images of which the sleep phase is taught what is true."""
+    files = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    for file, pixels in zip(files, apart[0], strict=True):
+        tifffile.imwrite(file, pixels)
+    bounds = ("--density", 3, 12, "--area", 0.15, 0.3, "--object-size", 8, 20, "--window-size", 64)
+    how = ("--shape", "blob", "--network", "small", "--steps", 1, "--batch-size", 2, "--device", "cpu")
+
+    def fit(*options: object) -> tuple[Path, Result]:
+        model = tmp_path / "model.safetensors"
+        result = run("fit", *files, "-o", model, *bounds, *how, *options)
+        assert result.exit_code == 0, result.output
+        return model, result
+
+    return fit
+
+
+def test_fit_has_a_sleep_phase_and_predict_makes_one_pass(fit_recognition, tmp_path):
+    model, result = fit_recognition(
+        "--recognition", "one_pass", "--recognition-steps", 12, "--checkpoint", tmp_path / "run.pt"
+    )
+    assert "sleep phase: " in result.output
+    assert (tmp_path / "run-sleep.pt").exists()
+    fitted = CellSegmenter.load(model)
+    assert fitted.recognition_ is not None
+    assert fitted.recognition_history_["step"].tolist() == [10, 12]
+    assert (fitted.recognition, fitted.recognition_steps) == ("one_pass", 12)
+    assert json.loads(run("info", model, "--json").output)["recognition"]["steps"] == 12
+    found = {}
+    for way, options in (("one_pass", ()), ("windows", ("--recognition", "windows"))):
+        out = tmp_path / way
+        result = run("predict", tmp_path / "a.tif", "--model", model, *options, "--samples", 2, "-o", out)
+        assert result.exit_code == 0, result.output
+        found[way] = json.loads((out / "a_manifest.json").read_text())
+        assert tifffile.imread(out / "a_labels.tif").shape == (192, 192)
+    (one_pass,), (windows,) = (found[way]["planes"] for way in ("one_pass", "windows"))
+    low, high = one_pass["objects_90_percent"]
+    assert 0 <= low <= high
+    assert windows["objects_90_percent"] is None
+    assert found["windows"]["request"]["recognition"] == "windows"
+    assert found["windows"]["request"]["model_parameters"]["recognition"] == "windows"
+    assert found["one_pass"]["request"]["model_parameters"]["recognition"] == "one_pass"
+    refused("predict", tmp_path / "a.tif", "--model", model, *FAST, saying="leave one of the two out", code=1)
+
+
+def test_fit_without_a_sleep_phase_leaves_windows_alone(fit_recognition, tmp_path):
+    model, result = fit_recognition("--recognition", "windows")
+    assert "sleep phase" not in result.output
+    assert CellSegmenter.load(model).recognition_ is None
+    refused(
+        "predict",
+        tmp_path / "a.tif",
+        "--model",
+        model,
+        "--recognition",
+        "one_pass",
+        saying="this model has none",
+    )
+    refused("predict", tmp_path / "a.tif", "--recognition", "twice", saying="'twice' is not one of", code=2)
+    refused("fit", tmp_path / "a.tif", "-o", model, "--recognition-steps", 0, saying="range", code=2)
+
+
+def test_predict_slides_windows_where_it_is_asked_to(image, tmp_path):
+    labels = []
+    for options in ((), ("--recognition", "windows")):
+        assert run("predict", image, *FAST, *options, "-o", tmp_path / "labels.tif").exit_code == 0
+        labels.append(tifffile.imread(tmp_path / "labels.tif"))
+    np.testing.assert_array_equal(*labels)  # with a stride there is no other way
+
+
 def test_fit_writes_for_tensorboard(image, tmp_path):
     pytest.importorskip("tensorboard")
     options = ("--steps", 1, "--batch-size", 2, "--device", "cpu", "--tensorboard", tmp_path / "runs")

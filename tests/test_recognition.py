@@ -24,6 +24,7 @@ from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.preparation import prepare_image
 from cellsegmenter.provenance import model_hash
 from cellsegmenter.recognition import candidates as candidates_module
+from cellsegmenter.recognition import witness as witness_module
 from cellsegmenter.recognition.blocks import block_lattice, read_around
 from cellsegmenter.recognition.calibration import Calibration, count_interval
 from cellsegmenter.recognition.candidates import contrast_of, dimmed, find_candidates, load_candidates
@@ -190,7 +191,9 @@ def test_candidates_are_those_of_one_large_block(random_model, full_precision, s
         for one, other in ((parts, whole), (whole, parts))
     ]
     assert sum(np.count_nonzero(~found) for found in shared) <= (2 if len(whole.z_what) > 1000 else 0)
-    parts, whole = (found.take(np.flatnonzero(kept)) for found, kept in zip((parts, whole), shared, strict=True))
+    parts, whole = (
+        found.take(np.flatnonzero(kept)) for found, kept in zip((parts, whole), shared, strict=True)
+    )
     np.testing.assert_array_equal(parts.stars.centre, whole.stars.centre)
     np.testing.assert_allclose(parts.stars.radii, whole.stars.radii, rtol=1e-4, atol=1e-4)
     for name in ("score", "witness"):
@@ -220,10 +223,10 @@ def boxes(n: int, seed: int) -> Boxes:
 
 @pytest.mark.parametrize("n_boxes", [0, 1, 12, 40])
 def test_the_witness_is_that_of_the_boxes_by_pairs(n_boxes, monkeypatch):
-    monkeypatch.setattr(candidates_module, "_NEAREST", 40)
+    monkeypatch.setattr(witness_module, "_NEAREST", 40)
     ours, others = boxes(50, 0), boxes(n_boxes, 1)
     prob = torch.from_numpy(np.random.default_rng(2).uniform(0, 1, n_boxes))
-    found = candidates_module._best_covering(ours, others, prob)
+    found = witness_module._best_covering(ours, others, prob)
     np.testing.assert_allclose(found, witness_by_pairs(ours, others, prob), rtol=1e-12)
     assert (found > 0).any() == (n_boxes > 0)
 
@@ -263,7 +266,9 @@ def test_what_stands_out_has_a_contrast():
     star = Stars(np.array([[30, 30]], np.float32), np.full((1, N_RAYS), 8, np.float32))
 
     def contrast(image: np.ndarray) -> float:
-        around = read_around(image[None].astype(np.float32), Region(0, 0, 60, 60), halo=0, padding=0, multiple=4)
+        around = read_around(
+            image[None].astype(np.float32), Region(0, 0, 60, 60), halo=0, padding=0, multiple=4
+        )
         return float(contrast_of(star, around, DIAMETER)[0])
 
     assert contrast(0.6 * disc) == pytest.approx(0.6 / 0.03, rel=0.02)
@@ -297,7 +302,7 @@ def test_a_flood_of_noise_is_bounded():
         patch.setattr(candidates_module, "block_lattice", partial(block_lattice, side=128))
         patch.setattr(
             candidates_module,
-            "_testify",
+            "testify",
             lambda model, around, stars, device: (
                 np.zeros(len(stars.centre), np.float32),
                 np.zeros((len(stars.centre), 3), np.float32),

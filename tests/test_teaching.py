@@ -233,7 +233,7 @@ class Killed(BaseException):
 @pytest.fixture
 def fit_apart(apart, sure, monkeypatch):
     """A function that fits with a checkpoint file, or without."""
-    monkeypatch.setattr(teaching, "SleepSettings", partial(phase.SleepSettings, checkpoint_interval=4))
+    monkeypatch.setattr(teaching, "SleepSettings", partial(phase.SleepSettings, checkpoint_interval=10))
 
     def fit(checkpoint=None) -> CellSegmenter:
         segmenter = CellSegmenter(
@@ -241,7 +241,7 @@ def fit_apart(apart, sure, monkeypatch):
             n_steps=4,
             batch_size=2,
             shape="blob",
-            recognition_steps=11,
+            recognition_steps=14,
             checkpoint=checkpoint,
         )
         return segmenter.fit(apart[0])
@@ -263,7 +263,10 @@ def assert_same_model(one: CellSegmenter, other: CellSegmenter) -> None:
         for key, values in ours.items():
             np.testing.assert_array_equal(theirs[key], values, err_msg=f"{name} {key}")
     np.testing.assert_array_equal(one.recognition_examples_, other.recognition_examples_)
-    cards = [{name: value for name, value in segmenter.card_.items() if name != "seconds"} for segmenter in (one, other)]
+    cards = [
+        {name: value for name, value in segmenter.card_.items() if name != "seconds"}
+        for segmenter in (one, other)
+    ]
     assert cards[0] == cards[1]
 
 
@@ -282,20 +285,20 @@ def test_a_fit_that_is_killed_goes_on_to_the_same_model(fit_apart, tmp_path, mon
     of_step = phase.sleep_step
 
     def until_killed(run, crops, device):
-        if run.step == 6:
+        if run.step == 12:
             raise Killed
         return of_step(run, crops, device)
 
     with monkeypatch.context() as patch:
         patch.setattr(phase, "sleep_step", until_killed)
         # What was trained is not trained again.
-        patch.setattr("cellsegmenter.training.loop.train_step", raises_killed)
+        patch.setattr("cellsegmenter.training.loop.training_step", raises_killed)
         with pytest.raises(Killed):
             fit_apart(checkpoint)
     assert sleep_checkpoint(checkpoint).exists()
     monkeypatch.setattr(phase, "sleep_step", lambda run, *rest: steps.append(run.step) or of_step(run, *rest))
     assert_same_model(fit_apart(checkpoint), expected)
-    assert steps == list(range(4, 11))
+    assert steps == list(range(10, 14))
     # All is done: nothing is learned again.
     steps.clear()
     assert_same_model(fit_apart(checkpoint), expected)
@@ -311,9 +314,7 @@ def raises_killed(*_, **__):
 
 def test_too_little_to_learn_from_is_said(scenes, capsys):
     crops = scenes[0][:2]
-    segmenter = CellSegmenter(
-        **SLEEPING, n_steps=1, batch_size=2, shape="blob", verbose=True
-    )
+    segmenter = CellSegmenter(**SLEEPING, n_steps=1, batch_size=2, shape="blob", verbose=True)
     segmenter.fit(crops)
     assert segmenter.recognition_ is None
     assert (
@@ -329,9 +330,7 @@ def test_too_little_to_learn_from_is_said(scenes, capsys):
 
 
 def test_who_asks_for_one_pass_is_warned(scenes):
-    segmenter = CellSegmenter(
-        **SLEEPING | {"recognition": "one_pass"}, n_steps=1, batch_size=2, shape="free"
-    )
+    segmenter = CellSegmenter(**SLEEPING | {"recognition": "one_pass"}, n_steps=1, batch_size=2, shape="free")
     with pytest.warns(UserWarning, match='needs 30; more steps or images may help. With recognition="auto"'):
         segmenter.fit(scenes[0][:2])
     assert segmenter.recognition_ is None
@@ -353,9 +352,7 @@ def test_when_a_fit_has_a_sleep_phase(scenes, monkeypatch, recognition, shape, s
     )
     monkeypatch.setattr(fitting, "learn_recognition", lambda *args: calls.append(args) or nothing)
     monkeypatch.setattr(fitting, "_tell", lambda *_: None)
-    segmenter = CellSegmenter(
-        **SLEEPING | {"recognition": recognition}, n_steps=1, batch_size=2, shape=shape
-    )
+    segmenter = CellSegmenter(**SLEEPING | {"recognition": recognition}, n_steps=1, batch_size=2, shape=shape)
     segmenter.fit(scenes[0][:2])
     assert bool(calls) == sleeps
     if sleeps:

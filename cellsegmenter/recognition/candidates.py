@@ -1,7 +1,7 @@
 """Candidates of a whole image: what the recognition network proposes, and what the generative model says of it.
 
-Two witnesses see every candidate.  The recognition network gives its shape and a score; the generative model gives the
-presence probability of the most probable box that covers the shape, and the shape's latent code (Eqs. 9-11).
+The recognition network gives each candidate its outline and a score, the pixels a contrast, and the generative model a
+second opinion and the latent code (`cellsegmenter.recognition.witness`).
 """
 
 from __future__ import annotations
@@ -12,21 +12,18 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from cellsegmenter.fitted import FittedModel
-from cellsegmenter.model.boxes import intersection
-from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.normalize import KNEE, linear_intensity
 from cellsegmenter.recognition.blocks import Surroundings, block_lattice, read_around
 from cellsegmenter.recognition.calibration import Evidence
 from cellsegmenter.recognition.network import RecognitionNetwork
 from cellsegmenter.recognition.stars import RAYS, Stars
+from cellsegmenter.recognition.witness import read_for_witness, testify
 from cellsegmenter.region import Region
 from cellsegmenter.store import Record, Store, Task, run_tasks
-from cellsegmenter.types import Boxes
 
 __all__ = ["Candidates", "contrast_of", "find_candidates", "load_candidates", "propose"]
 
@@ -42,20 +39,8 @@ _MOST_PER_OBJECT = 4
 # sixteenths of a diameter outside; its texture counts from so much on, normalised intensity.
 _INSIDE = np.sqrt((np.arange(4) + 0.5) / 4).astype(np.float32)
 _RING, _DARKER_QUARTER, _TEXTURE = np.array([2.0, 3.5], np.float32), 0.25, 0.03
-# What the generative model's boxes leave around an object, px: it was trained so (`training.objective`).
-_BOX_MARGIN = 1.5
-# px around a block that decide what the generative model's U-Net says in it: two convolutions on each level and back.
-_MODEL_HALO = 96
-_MODEL_MULTIPLE = 16
 # px by which an image is continued by reflection.
 _PADDING = 16
-_MODEL_PADDING = 32
-# Boxes that may be believed at all, and how many of the nearest are compared with a candidate.
-_LEAST_BELIEVED, _NEAREST = 0.02, 16
-# A box speaks for a candidate if it covers this much of it.  Where they would have to agree, the box of a merged pair
-# would speak against both of its halves: 57 training images of nuclei, mean of four APs: .778 so, .787 with this.
-_COVERED = 0.5
-_ENCODED_AT_ONCE = 512
 
 
 class Candidates(NamedTuple):
@@ -134,14 +119,10 @@ def _arguments(model: FittedModel, image: Any, block: Region) -> tuple[Any, ...]
 def _read(model: FittedModel, image: Any, block: Region) -> _BlockPixels:
     assert model.recognition is not None
     config = model.recognition.config
-    # The largest box reaches beyond the block, too.
-    reach = _MODEL_MULTIPLE * math.ceil(model.generative.config.object_size[1] / 2 / _MODEL_MULTIPLE)
-    wide = read_around(
-        image, block, halo=_MODEL_HALO + reach, padding=_MODEL_PADDING, multiple=_MODEL_MULTIPLE
-    )
     narrow = read_around(
         image, block, halo=config.halo, padding=max(_PADDING, config.multiple), multiple=config.multiple
     )
+    wide = read_for_witness(model.generative, image, block)
     return _BlockPixels(block, image.shape[-2:], narrow, wide)
 
 
@@ -150,7 +131,7 @@ def _find_in_block(store: Store, model: FittedModel, pixels: _BlockPixels) -> Re
     stars, score = propose(
         model.recognition, pixels.recognition, pixels.block, pixels.image_shape, model.intensity, model.device
     )
-    witness, z_what = _testify(model.generative, pixels.generative, stars, model.device)
+    witness, z_what = testify(model.generative, pixels.generative, stars, model.device)
     return {
         "centre": stars.centre,
         "radii": stars.radii,
@@ -239,57 +220,3 @@ def _values_at(plane: np.ndarray, stars: Stars, around: Surroundings, distance: 
         for axis, side in enumerate(plane.shape)
     )
     return plane[row, column].reshape(len(place), math.prod(distance.shape[1:]))
-
-
-@torch.inference_mode()
-def _testify(
-    model: StructuredVAE, around: Surroundings, stars: Stars, device: torch.device
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the generative model says of shapes: that something is there, a probability (n,), and their codes (n, D)."""
-    if not len(stars.centre):
-        return np.zeros(0, np.float32), np.zeros((0, model.config.latent_dim), np.float32)
-    image = torch.tensor(around.pixels, dtype=torch.float32, device=device)[None]
-    features = model.features(image)
-    prob, believed = _believed_boxes(model, features.grid)
-    own = _boxes_of(stars, around.corner, model.config.object_size, device)
-    codes = [
-        model.encode_few(
-            image, features.fine, Boxes(*(side[start : start + _ENCODED_AT_ONCE] for side in own))
-        ).mean
-        for start in range(0, len(stars.centre), _ENCODED_AT_ONCE)
-    ]
-    witness = _best_covering(own, believed, prob)
-    return witness.float().cpu().numpy(), torch.cat(codes).float().cpu().numpy()
-
-
-def _best_covering(own: Boxes, believed: Boxes, prob: Tensor) -> Tensor:
-    """(n,) the highest probability (m,) among the boxes (m,) that cover each box (n,); 0 if none does."""
-    if not len(prob):
-        return torch.zeros_like(own.x)
-    centres, near = (torch.stack([boxes.x, boxes.y], 1).cpu().numpy() for boxes in (own, believed))
-    index = cKDTree(near).query(centres, k=np.arange(1, min(_NEAREST, len(near)) + 1))[1]
-    nearest = torch.from_numpy(index).to(prob.device)
-    boxes, others = Boxes(*(side[:, None] for side in own)), Boxes(*(side[nearest] for side in believed))
-    covered = intersection(boxes, others)[:, 0] / (own.width * own.height)[:, None]
-    return ((covered > _COVERED) * prob[nearest]).amax(1)
-
-
-def _believed_boxes(model: StructuredVAE, grid: Tensor) -> tuple[Tensor, Boxes]:
-    """Presence probabilities (m,) and boxes (m,) of the points of the object grid (1, C, H̃, W̃) that are not off."""
-    proposals = model.propose(grid)
-    prob = torch.sigmoid(proposals.presence_logit[0])
-    index = (prob > _LEAST_BELIEVED).nonzero(as_tuple=True)[0]
-    boxes = model.box_code(proposals.z_where.mean, (int(grid.shape[-2]), int(grid.shape[-1])))
-    return prob[index], Boxes(*(side[0, index] for side in boxes))
-
-
-def _boxes_of(
-    stars: Stars, corner: np.ndarray, object_size: tuple[float, float], device: torch.device
-) -> Boxes:
-    """The boxes (n,) that the generative model would have for shapes, px from `corner`."""
-    box = torch.from_numpy(stars.boxes.astype(np.float32)).to(device)
-    top, left, bottom, right = (box - torch.tensor([*corner, *corner], device=device)).T
-    height, width = (
-        (high - low + 2 * _BOX_MARGIN).clamp(*object_size) for low, high in ((top, bottom), (left, right))
-    )
-    return Boxes((left + right) / 2, (top + bottom) / 2, width, height)
