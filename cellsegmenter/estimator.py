@@ -352,8 +352,9 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         -------
         dict of str to ndarray (n_objects,)
             image (position in X); label, bbox-0..3, centroid-0..1, area, eccentricity, ..., mean_intensity, ... as
-            `cellsegmenter.measurements.measure_objects` says; confidence; z_0, z_1, ...  In px, rows before
-            columns.  ``pandas.DataFrame(segmenter.detect(X))`` makes it a frame, and
+            `cellsegmenter.measurements.measure_objects` says; confidence; count_low and count_high (of the image's
+            number of objects, 90 %; not with sliding windows); z_0, z_1, ...  In px, rows before columns.
+            ``pandas.DataFrame(segmenter.detect(X))`` makes it a frame, and
             ``cellsegmenter.io.to_anndata(segmenter.detect(X))`` what scanpy works on.
         """
         segmentations = self._segment(X, None)

@@ -108,7 +108,7 @@ class ImageConsensus:
             random_state=self.defaults.random_state,
         )
         if self._pixels is None:
-            return segmentation
+            return replace(segmentation, count_interval=self.count_interval())
         # A folder keeps the images of every cut, as they are read from it whenever they are used.
         absolute = float(segmentation.resolution.absolute)
         cut = short_hash(absolute, method, min_size, min_foreground, _place(self._pixels))

@@ -19,7 +19,6 @@ from cellsegmenter.validation import full_key
 from cellsegmenter.windows import reflect_index
 
 __all__ = [
-    "CroppedImage",
     "PreparedImage",
     "ScaledImage",
     "check_region",
@@ -154,32 +153,6 @@ def fingerprint(images: Sequence[PreparedImage]) -> str:
         numbers = np.concatenate([levels.ravel() for levels in image.levels])
         digest.update(f"{image.shape} {[f'{number:.4g}' for number in numbers]}".encode())
     return digest.hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class CroppedImage:
-    """A region of an image (C, H, W), read where it is sliced."""
-
-    source: Any  # array-like (C, H, W)
-    region: Region
-
-    dtype = np.dtype(np.float32)
-    ndim = 3
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return int(self.source.shape[0]), *self.region.shape
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        channels, rows, columns = full_key(key, self.ndim)
-        down, right = (
-            slice(first + start, first + stop, step)
-            for first, (start, stop, step) in (
-                (self.region.row, rows.indices(self.region.height)),
-                (self.region.column, columns.indices(self.region.width)),
-            )
-        )
-        return np.asarray(self.source[channels, down, right])
 
 
 @dataclass(frozen=True)

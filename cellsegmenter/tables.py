@@ -25,6 +25,9 @@ __all__ = [
 ]
 
 
+_COUNT_COLUMNS = ("count_low", "count_high")
+
+
 def feature_names(latent_dim: int) -> np.ndarray:
     """z_0, z_1, ... as scikit-learn wants them."""
     return np.array([f"z_{d}" for d in range(latent_dim)], dtype=object)
@@ -46,10 +49,15 @@ def object_columns(
     Returns
     -------
     dict of str to ndarray (n,)
-        The columns of `measure_objects`, then confidence and z_0, z_1, ... (latent code).
+        The columns of `measure_objects`, then confidence, count_low and count_high (the image's number of objects, with
+        90 %; the same in each row; not with sliding windows), and z_0, z_1, ... (latent code).
     """
     measured = measure_objects(segmentation.labels, image, pixel_size=pixel_size)
-    return measured | {"confidence": segmentation.confidence} | latent_columns(segmentation)
+    columns = measured | {"confidence": segmentation.confidence}
+    if segmentation.count_interval is not None:
+        for name, bound in zip(_COUNT_COLUMNS, segmentation.count_interval, strict=True):
+            columns[name] = np.full(len(segmentation), bound)
+    return columns | latent_columns(segmentation)
 
 
 def latent_columns(segmentation: Segmentation) -> dict[str, np.ndarray]:

@@ -467,8 +467,15 @@ def test_some_of_many_images_are_held_back(wake, monkeypatch):
     )
     monkeypatch.setattr(teaching, "_judged", lambda found, image: judged.append(image.pixels) or None)
     monkeypatch.setattr(teaching, "fit_calibration", lambda images: Calibration.usual())
+    counted = []
+    monkeypatch.setattr(
+        teaching,
+        "fit_stretch",
+        lambda counts, expected, level: counted.append((counts, expected, level)) or 1.7,
+    )
     images = taught_scenes(known, 17)
-    facts = learn_recognition(model, images, settings).facts
+    recognised = learn_recognition(model, images, settings)
+    facts = recognised.facts
     assert facts["images_held_back"] == 3
     composites, real = learned
     assert len(composites.images) == 3
@@ -479,6 +486,12 @@ def test_some_of_many_images_are_held_back(wake, monkeypatch):
     held_back = {float(pixels[0, 0, 0]) for pixels in judged}
     assert not seen & held_back
     assert len(seen | held_back) == 17
+    # So does the count, of the objects that the teacher sees.
+    ((counts, expected, level),) = counted
+    assert expected == [9, 9, 9]
+    assert [of_image.shape for of_image in counts] == [(64,)] * 3
+    assert level == 0.9
+    assert recognised.network.calibration == Calibration.usual()._replace(stretch=1.7)
 
 
 def test_few_images_are_learned_from_and_calibrated_by(wake, monkeypatch):

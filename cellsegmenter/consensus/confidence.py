@@ -15,7 +15,7 @@ coincides with what the visit can see of the object; 0 where it drew nothing the
   little, a window counts by the share of the object that it sees.  Each pixel has the same number of visits, so that
   Σ_v |C_v| = |C| visits, and no window needs to be left out by a threshold.
 
-`benchmarks/confidence.py` compares this with other definitions.
+It was chosen among ten definitions by how well it ranks right objects above wrong ones.
 """
 
 from __future__ import annotations
