@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from cellsegmenter import CellSegmenter
 from cellsegmenter.consensus import ShapePosterior
-from cellsegmenter.fitted import FittedModel
 from cellsegmenter.image_posterior import ImagePosterior
 from cellsegmenter.model.device import resolve_device
 from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.recognition.calibration import Calibration
 from cellsegmenter.recognition.candidates import Candidates, find_candidates, load_candidates
+from cellsegmenter.recognition.fitted import FittedModel
 from cellsegmenter.recognition.network import RecognitionConfig, RecognitionNetwork, StarMap
 from cellsegmenter.recognition.sampling import OVERLAP, most_probable
 from cellsegmenter.recognition.stars import Stars
@@ -109,7 +109,7 @@ class AveragedNetworks(nn.Module):
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.config = networks[0].config
-        self.calibration = Calibration.identity()
+        self.calibration = Calibration.usual()
 
     def forward(self, image: Tensor) -> StarMap:
         """As `RecognitionNetwork.forward`."""
@@ -175,7 +175,9 @@ def painted(stars: Stars, shape: tuple[int, int]) -> np.ndarray:
     if not n:
         return np.zeros(shape, np.int32)
     last_first = np.arange(n)[::-1]
-    shapes = ShapePosterior(stars, last_first, np.ones((n, 1), bool), np.zeros((n, 0), np.float32))
+    shapes = ShapePosterior(
+        stars, last_first, np.ones((n, 1), bool), np.ones(n), np.zeros((n, 0), np.float32)
+    )
     return ImagePosterior((shape[0], shape[1]), shapes, np.ones(n)).labels(0)
 
 

@@ -28,9 +28,9 @@ from watershed import MIN_DISTANCES, score, watershed_segment
 
 from cellsegmenter import CellSegmenter
 from cellsegmenter.datasets import ImageCollection, load_dsb2018
-from cellsegmenter.fitted import FittedModel
 from cellsegmenter.io import write_overlay
 from cellsegmenter.metrics import average_precision
+from cellsegmenter.recognition.fitted import FittedModel
 
 RESULTS = Path(__file__).parent / "results" / "nuclei.json"
 

@@ -17,7 +17,6 @@ from sklearn.utils import Tags, check_array
 
 from cellsegmenter.callbacks import CallbackSupport
 from cellsegmenter.consensus import check_resolution
-from cellsegmenter.fitted import FittedModel
 from cellsegmenter.fitting import fit_attributes
 from cellsegmenter.generation import (
     DecodedCodes,
@@ -47,6 +46,7 @@ from cellsegmenter.parameters import (
     warn_of_conflicts,
 )
 from cellsegmenter.preparation import PreparedImage, check_region, prepare_image
+from cellsegmenter.recognition.fitted import FittedModel
 from cellsegmenter.recognition.network import RecognitionNetwork
 from cellsegmenter.region import Region
 from cellsegmenter.scales import image_diameter, prepare_at_scale, said_of_scale, warn_of_extreme_scale

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from cellsegmenter.callbacks import learn_observed
-from cellsegmenter.fitted import FittedModel
 from cellsegmenter.learning import (
     Learned,
     continued_model,
@@ -26,6 +25,7 @@ from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.parameters import Bounds, model_config, seed_of
 from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.provenance import model_card
+from cellsegmenter.recognition.fitted import FittedModel
 from cellsegmenter.scales import image_diameter, prepare_at_scale, warn_of_extreme_scale
 from cellsegmenter.shape import choose_shape
 from cellsegmenter.teaching import LEAST_OBJECTS, Recognised, learn_recognition

@@ -22,7 +22,6 @@ from cellsegmenter.consensus import (
     ShapePosterior,
     Visits,
 )
-from cellsegmenter.fitted import FittedModel
 from cellsegmenter.image_consensus import CutDefaults, ImageConsensus
 from cellsegmenter.image_posterior import ImagePosterior
 from cellsegmenter.inference import InferenceSettings, infer_tiles
@@ -30,6 +29,7 @@ from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.provenance import model_hash
 from cellsegmenter.recognition.calibration import log_odds
 from cellsegmenter.recognition.candidates import Candidates, find_candidates, load_candidates
+from cellsegmenter.recognition.fitted import FittedModel
 from cellsegmenter.recognition.sampling import sample_candidates
 from cellsegmenter.recognition.stars import Stars
 from cellsegmenter.region import Region

@@ -17,12 +17,12 @@ from skimage.draw import polygon
 from tqdm import tqdm
 
 from cellsegmenter.consensus import AbsoluteResolution
-from cellsegmenter.fitted import FittedModel
 from cellsegmenter.image_consensus import COUNT_LEVEL
 from cellsegmenter.inference import InferenceSettings
 from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.recognition.calibration import Calibration, JudgedCandidates, fit_calibration, fit_stretch
 from cellsegmenter.recognition.candidates import Candidates, find_candidates, load_candidates
+from cellsegmenter.recognition.fitted import FittedModel
 from cellsegmenter.recognition.network import RecognitionConfig, RecognitionNetwork
 from cellsegmenter.recognition.sampling import OVERLAP, sample_candidates
 from cellsegmenter.recognition.stars import vertices

@@ -5,6 +5,7 @@ images and with a few training steps.  Commands are parsed by the command line i
 """
 
 import ast
+import copy
 import doctest
 import json
 import os
@@ -77,8 +78,10 @@ class TestPython:
         monkeypatch.setattr(learning, "_TRAINING", dict.fromkeys(learning._TRAINING, (12, 4, 5e-3)))
         image, labels = (array[64:160, 64:160] for array in datasets.load_nuclei())
         monkeypatch.setattr(datasets, "load_nuclei", lambda: (image, labels))
-        pretrained = CellSegmenter.pretrained
-        monkeypatch.setattr(CellSegmenter, "pretrained", lambda: pretrained().set_params(stride=40))
+        built_in = CellSegmenter.pretrained()
+        if built_in.recognition_ is None:
+            built_in.set_params(stride=40)
+        monkeypatch.setattr(CellSegmenter, "pretrained", lambda: copy.deepcopy(built_in))
         tifffile.imwrite("big.tif", image)
         Path("plate").mkdir()
         for name, turned in (("a", image), ("b", image.T)):
@@ -88,6 +91,8 @@ class TestPython:
     def test_it_runs(self, page, monkeypatch):
         images = list(datasets.make_nuclei(4, size=96, count=(4, 7), random_state=0).images)
         namespace = {"__name__": "__docs__", "image": images[0], "images": images}
+        if page.name == "latents.md" and CellSegmenter.pretrained().recognition_ is None:
+            pytest.skip("the built-in model has no recognition network")
         for code, line in blocks(page, "python"):
             for name in sorted(imports(code) & set(OPTIONAL)):
                 module = pytest.importorskip(name)

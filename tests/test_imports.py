@@ -32,7 +32,7 @@ LAYERS = [
         "counting",
     },
     {"model"},
-    {"fitted", "recognition"},
+    {"recognition"},
     {"training", "consensus"},
     {"sleep"},
     {

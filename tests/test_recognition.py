@@ -19,7 +19,6 @@ from reference import (
 )
 
 from cellsegmenter.consensus import AbsoluteResolution
-from cellsegmenter.fitted import FittedModel
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.preparation import prepare_image
 from cellsegmenter.provenance import model_hash
@@ -28,6 +27,7 @@ from cellsegmenter.recognition import witness as witness_module
 from cellsegmenter.recognition.blocks import block_lattice, read_around
 from cellsegmenter.recognition.calibration import Calibration, count_interval
 from cellsegmenter.recognition.candidates import contrast_of, dimmed, find_candidates, load_candidates
+from cellsegmenter.recognition.fitted import FittedModel
 from cellsegmenter.recognition.network import RecognitionConfig, RecognitionNetwork, pitch_for
 from cellsegmenter.recognition.stars import N_RAYS, Stars
 from cellsegmenter.region import Region

@@ -20,12 +20,12 @@ from sklearn.base import clone
 from cellsegmenter import CellSegmenter, fitting, teaching
 from cellsegmenter.consensus import AbsoluteResolution, Consensus, ShapeConsensus
 from cellsegmenter.datasets import load_nuclei, make_nuclei
-from cellsegmenter.fitted import FittedModel
 from cellsegmenter.inference import InferenceSettings
 from cellsegmenter.learning import sleep_checkpoint, teaching_settings, training_settings
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.parameters import bounds_of, model_config
 from cellsegmenter.recognition.calibration import Calibration
+from cellsegmenter.recognition.fitted import FittedModel
 from cellsegmenter.recognition.network import RecognitionConfig
 from cellsegmenter.recognition.stars import N_RAYS, Stars, vertices
 from cellsegmenter.sleep import phase

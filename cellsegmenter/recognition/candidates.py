@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from cellsegmenter.fitted import FittedModel
 from cellsegmenter.normalize import KNEE, linear_intensity
 from cellsegmenter.recognition.blocks import Surroundings, block_lattice, read_around
 from cellsegmenter.recognition.calibration import Evidence
+from cellsegmenter.recognition.fitted import FittedModel
 from cellsegmenter.recognition.network import RecognitionNetwork
 from cellsegmenter.recognition.stars import RAYS, Stars
 from cellsegmenter.recognition.witness import read_for_witness, testify
