@@ -66,7 +66,7 @@ def test_without_a_working_decoder_it_learns_nothing(monkeypatch, learned):
     "ignore::cellsegmenter.parameters.BoundsWarning"
 )  # one object and that area do not fit
 def test_the_bounds_drive_the_count_through_the_constraints():
-    few = {"density": (0.1, 1.0)}
+    few = {"density": (0.1, 1.0), "n_steps": 180}
     constrained, free = learn(**few), learn(**few, sapr=False)
     assert constrained.found.mean() < 1.2  # what the bounds ask for, against an image that holds 2.3
     assert free.found.mean() > 1.4
