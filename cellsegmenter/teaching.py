@@ -83,7 +83,7 @@ class Recognised(NamedTuple):
     network: RecognitionNetwork | None  # None: too few confident objects
     history: dict[str, np.ndarray]  # each (n_rows,)
     facts: dict[str, Any]  # what it learned from, in words and numbers that JSON holds
-    examples: np.ndarray  # (6, 2, side, side) uint8: composites, their brightest channel and their borders
+    examples: np.ndarray  # (6, 2, side, side) uint8: composites, their brightest channel and the object at each pixel
 
 
 def learn_recognition(
@@ -237,8 +237,8 @@ def _best_alone(candidates: Candidates) -> Candidates:
 def _opinion(image: TaughtImage, outline: np.ndarray) -> float | None:
     """How probably an outline (32, 2) is an object, by the teacher; None where it sees other objects there.
 
-    The teacher's confidence is a mean overlap, and not a probability: of 0.95 more are right, of 0.3 fewer
-    (docs/limits.md).  Twice its log-odds are near what annotations of nuclei said.
+    The teacher's confidence is a mean overlap, and not a probability: of objects with 0.95 more are right, of those with
+    0.3 fewer (benchmarks/confidence.py).  Twice its log-odds are near what annotations of nuclei say.
     """
     row, column = (outline - 0.5).T
     inside = polygon(row, column, shape=image.labels.shape)
