@@ -237,8 +237,8 @@ def _best_alone(candidates: Candidates) -> Candidates:
 def _opinion(image: TaughtImage, outline: np.ndarray) -> float | None:
     """How probably an outline (32, 2) is an object, by the teacher; None where it sees other objects there.
 
-    The teacher's confidence is a mean overlap, and not a probability: of objects with 0.95 more are right, of those with
-    0.3 fewer (benchmarks/confidence.py).  Twice its log-odds are near what annotations of nuclei say.
+    The teacher's confidence is a mean overlap, and not a probability: with 0.95 more objects are right, with 0.3
+    fewer (benchmarks/confidence.py).  Twice its log-odds are near what annotations of nuclei say.
     """
     row, column = (outline - 0.5).T
     inside = polygon(row, column, shape=image.labels.shape)
