@@ -83,7 +83,9 @@ class Recognised(NamedTuple):
     network: RecognitionNetwork | None  # None: too few confident objects
     history: dict[str, np.ndarray]  # each (n_rows,)
     facts: dict[str, Any]  # what it learned from, in words and numbers that JSON holds
-    examples: np.ndarray  # (6, 2, side, side) uint8: composites, their brightest channel and the object at each pixel
+    examples: (
+        np.ndarray
+    )  # (6, 2, side, side) uint8: composites, their brightest channel and the object at each pixel
 
 
 def learn_recognition(
