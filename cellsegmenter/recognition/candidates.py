@@ -28,7 +28,7 @@ from cellsegmenter.store import Record, Store, Task, run_tasks
 __all__ = ["Candidates", "contrast_of", "find_candidates", "load_candidates", "propose"]
 
 # The network sees pixels at this part of their brightness.  It learned from what a teacher is sure of, and takes
-# faint things for objects too easily: 57 training images of nuclei, mean of four APs, eight networks: .770 to .779
+# faint things for objects too easily: 57 training images of nuclei, mean of four APs, eight networks: .771 to .777
 # without, .783 to .790 with it.
 _DIMMING = 0.6
 # Least score of a candidate.
