@@ -145,7 +145,8 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         Whether another `fit` goes on from the model at hand: without a warm-up, and by default at a fifth of the
         learning rate.
     checkpoint : str or Path, optional
-        File for the state of the training; a `fit` that finds it goes on from there.
+        File for the state of the training; a `fit` that finds it goes on from there.  The sleep phase has a file beside
+        it, NAME-sleep.
     tensorboard : str or Path, optional
         Folder for TensorBoard (the extra [tensorboard]): the history is written there while the training runs.
     n_jobs : int, default=1
@@ -251,13 +252,12 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         n_samples, stride, diameter, random_state : optional
             Instead of the estimator's own.
         work_folder : str or Path, optional
-            Where everything that grows with the image is kept, instead of in memory.  The same call with the same
-            folder goes on where an earlier one was interrupted, even killed, and a further cut has nothing to
-            sample; the folder is for this image, model and parameters only.  Needs a whole number as ``random_state``,
-            as without one the same call is another one each time.
+            Where all that is known of pixels is kept, instead of in memory; candidates stay there.  The same call with
+            the same folder goes on where an earlier one was interrupted, even killed, and a further cut has nothing to
+            sample; the folder is for this image, model and parameters only.  Needs a whole number as ``random_state``:
+            without a seed, every call draws new samples.
         max_memory : int, optional
-            Bytes.  If about as many will do, the work folder is left alone; what is needed depends on the image's size
-            at working scale, the stride and the samples.
+            Bytes.  If about as many will do, the work folder is left alone.
 
         Returns
         -------
@@ -436,6 +436,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             If windows are slid and an image is larger than one.
         """
         self._check_fitted()
+        check_for_prediction(self)
         views, _ = check_images(X, channel_axis=self.channel_axis, n_channels=self.n_channels_in_)
         if not predicts_by_windows(self, has_network=self.recognition_ is not None):
             model, workspace = self._ready_model(), self._workspace()

@@ -123,13 +123,13 @@ def _tell(segmenter: Any, recognised: Recognised) -> None:
         return
     message = (
         f"only {facts['objects_in_library']} of {facts['objects_seen']} objects are confident, whole and alone, and "
-        f'a recognition network needs {LEAST_OBJECTS}; more steps or images may help. With recognition="auto", '
-        "prediction slides windows"
+        f"a recognition network needs {LEAST_OBJECTS}; more steps or images may help"
     )
     if segmenter.recognition == "one_pass":
-        warnings.warn(message, stacklevel=2)
+        remedy = 'set recognition="auto" to predict with this model, by sliding windows'
+        warnings.warn(f"{message}; {remedy}", stacklevel=2)
     else:
-        segmenter._say(message)
+        segmenter._say(f"{message}; prediction slides windows")
 
 
 def _images_to_learn(

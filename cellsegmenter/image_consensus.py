@@ -69,20 +69,33 @@ class ImageConsensus:
 
     @property
     def work_folder(self) -> Path | None:
-        """Where everything that grows with the image is kept; None if that is memory."""
+        """Where all that is known of pixels is kept; None if that is memory."""
         store = self.graph.store
         return store.path if isinstance(store, FolderStore) else None
 
     @property
     def n_objects(self) -> np.ndarray | None:
         """(S,) objects in each posterior sample of the image; None if samples are those of windows."""
+        return self._n_objects(self.defaults.min_size)
+
+    def _n_objects(self, min_size: int) -> np.ndarray | None:
         if isinstance(self.graph, Consensus):
             return None
-        return self.graph.n_objects(self._size_in_graph(self.defaults.min_size))
+        return self.graph.n_objects(self._size_in_graph(min_size))
 
-    def count_interval(self, level: float = COUNT_LEVEL) -> tuple[int, int] | None:
-        """Between which numbers of objects the image holds with a probability of `level`; None with sliding windows."""
-        counts = self.n_objects
+    def count_interval(
+        self, level: float = COUNT_LEVEL, *, min_size: int | None = None
+    ) -> tuple[int, int] | None:
+        """The interval that holds the number of objects with a probability of `level`; None with sliding windows.
+
+        Parameters
+        ----------
+        level : float
+            In 0..1.
+        min_size : int, optional
+            px, as in `cut`.
+        """
+        counts = self._n_objects(self._checked_size(min_size))
         return None if counts is None else count_interval(counts, level, self._count_stretch)
 
     def cut(
@@ -108,7 +121,7 @@ class ImageConsensus:
             random_state=self.defaults.random_state,
         )
         if self._pixels is None:
-            return replace(segmentation, count_interval=self.count_interval())
+            return replace(segmentation, count_interval=self.count_interval(min_size=min_size))
         # A folder keeps the images of every cut, as they are read from it whenever they are used.
         absolute = float(segmentation.resolution.absolute)
         cut = short_hash(absolute, method, min_size, min_foreground, _place(self._pixels))

@@ -55,7 +55,7 @@ _TRAINING_OVERLAP = {"free": 0.4, "blob": 0.55}
 # counts 83 % of the images with 0.3 and 71 % with 0.4, the most probable posterior 94 % with both.  Nuclei, 56 training
 # images, pooled AP@0.5: .835 with 0.3, .827 with 0.4 and .822 with 0.5.
 _PREDICTION_OVERLAP = 0.3
-RECOGNITION = ("auto", "one_pass", "windows")
+_RECOGNITION = ("auto", "one_pass", "windows")
 # Posterior samples: of each of the 16 windows that see a pixel, and of the whole image in one pass.
 _WINDOW_SAMPLES, _IMAGE_SAMPLES = 1, 32
 # Slots of a window in prediction, over those in training.  Some windows of real images are far denser than the mean;
@@ -286,9 +286,9 @@ def check_for_training(parameters: Parameters) -> tuple[Bounds, str]:
 
 
 def check_for_prediction(parameters: Parameters) -> None:
-    """Check what a prediction needs beside `samples_of` and `stride_of`."""
+    """Check what a prediction needs; samples, stride and way are checked where they are asked for."""
     check_resolution(parameters.resolution)
-    check_choice("recognition", parameters.recognition, RECOGNITION)
+    check_choice("recognition", parameters.recognition, _RECOGNITION)
     if parameters.min_size is not None:
         check_number("min_size", parameters.min_size, low=0, integer=True)
     jobs = parameters.n_jobs

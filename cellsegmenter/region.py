@@ -51,10 +51,6 @@ class Region(NamedTuple):
         bottom, right = np.minimum(self.corner + self.shape, other.corner + other.shape).tolist()
         return Region(top, left, max(bottom - top, 0), max(right - left, 0))
 
-    def within(self, frame: Region) -> Region:
-        """The same rectangle in px of a frame."""
-        return Region(self.row - frame.row, self.column - frame.column, self.height, self.width)
-
     def bands(self) -> Iterator[Region]:
         """The same pixels, at most 512 rows at a time."""
         for start in range(self.row, self.row + self.height, _BAND):

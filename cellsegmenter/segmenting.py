@@ -49,6 +49,7 @@ _SMALLEST_FRACTION = 0.25
 _BYTES_PER_VISIT = 14  # of a pixel at working scale
 _BYTES_PER_WORKING_PIXEL = 36
 _BYTES_PER_PIXEL = 16  # of the user's image: pixels, labels and foreground
+_BYTES_PER_OBJECT = 110  # of a candidate, and sample of it
 # Around a region, in diameters: objects whose candidates may decide which ones of the region stay.
 _MARGIN_DIAMETERS = 4
 _VERSION = version("cellsegmenter")
@@ -86,8 +87,8 @@ def consensus_of(
     settings : RecognitionSettings or InferenceSettings
         One pass, or sliding windows.
     workspace : Workspace
-        With a folder everything that grows with the image stays on disk, and what an earlier call with the same
-        arguments has left there is not done again.
+        With a folder all pixels stay on disk, and what an earlier call with the same arguments has left there is not
+        done again.
     resolution, min_size
         The defaults of `cut`; `min_size` in px of the user's image, None is a quarter of the smallest box.
     region : Region, optional
@@ -117,7 +118,9 @@ def _shape_graph(
 ) -> ShapeConsensus:
     """The graph of the candidates of an image, in px of the region."""
     frame = prepared.working_region(region)
+    n_objects = math.prod(frame.shape) / model.working_diameter**2  # of a crowded image
     needed = math.prod(region.shape) * _BYTES_PER_PIXEL
+    needed += round(n_objects * (settings.n_samples or 1) * _BYTES_PER_OBJECT)
     store = workspace.store(
         needed,
         lambda: _identity(model, prepared, scale, region) | {"way": "recognition", **settings._asdict()},

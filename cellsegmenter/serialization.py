@@ -70,6 +70,8 @@ def load_segmenter(path: Path, kind: type[Segmenter]) -> Segmenter:
     tensors, description = _read_model_file(path)
     try:
         parameters = description["parameters"]
+        if "recognition" not in parameters and parameters["n_samples"] == 1:
+            parameters["n_samples"] = None  # the default of the time before there was a recognition network
         segmenter: Any = kind(
             **{n: _parameter_value(n, value) for n, value in parameters.items() if n not in _NOT_SAVED}
         )

@@ -1,7 +1,7 @@
 """What the sleep phase of `fit` does: from a trained generative model and its images to a recognition network.
 
 The model segments its training images by sliding windows.  What it is sure of becomes a library and labels, from which
-the network learns (`cellsegmenter.sleep`); images that were held back tell how far its scores can be trusted.
+the network learns (`cellsegmenter.sleep`).  Images of which it saw no real crop tell how far its scores can be trusted.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from cellsegmenter.consensus import AbsoluteResolution
 from cellsegmenter.image_consensus import COUNT_LEVEL
 from cellsegmenter.inference import InferenceSettings
 from cellsegmenter.preparation import PreparedImage
+from cellsegmenter.provenance import model_hash
 from cellsegmenter.recognition.calibration import Calibration, JudgedCandidates, fit_calibration, fit_stretch
 from cellsegmenter.recognition.candidates import Candidates, find_candidates, load_candidates
 from cellsegmenter.recognition.fitted import FittedModel
@@ -31,7 +32,7 @@ from cellsegmenter.region import Region
 from cellsegmenter.segmenting import window_graph
 from cellsegmenter.sleep.composites import Composite, make_composite
 from cellsegmenter.sleep.crops import CropSource
-from cellsegmenter.sleep.library import IGNORED, TaughtImage, build_library, taught_labels
+from cellsegmenter.sleep.library import IGNORED, Library, TaughtImage, build_library, taught_labels
 from cellsegmenter.sleep.phase import SleepSettings, sleep
 from cellsegmenter.store import MemoryStore
 from cellsegmenter.windows import make_windows
@@ -49,15 +50,17 @@ __all__ = [
 # γ_abs of the segmentation that teaches.
 _RESOLUTION = AbsoluteResolution(0.2)
 _SMALLEST_FRACTION = 0.25  # of the smallest box's area
-# Images are segmented in squares of this side at most, px at working scale, and by so many windows in all.
+# Images are segmented in squares of this side at most, px at working scale, and by so many windows and
+# pixels in all.
 _SIDE = 1024
-_MOST_WINDOWS = 100_000
+_MOST_WINDOWS, _MOST_PIXELS = 100_000, 2**26
 # Objects in the library below which there is nothing to learn from.  If so many windows show no confident object at
 # all, no further one is looked at.
 LEAST_OBJECTS = 30
 _FIRST_LOOK, _CONFIDENT = 300, 0.85
 # Composites that are made, once; and those that are shown in the report.
 _COMPOSITES, _EXAMPLES, _EXAMPLE_SIDE = 350, 6, 128
+_COMPOSITE_PIXELS = 2**24  # in all, at most
 # One in so many images is held back to calibrate by.
 _HELD_BACK = 8
 _RIGHT = 0.5  # intersection over union
@@ -113,7 +116,7 @@ def learn_recognition(
     if library.n_kept < LEAST_OBJECTS:
         return Recognised(None, {}, facts, _examples([]))
     labels = [taught_labels(image, diameter) for image in taught]
-    # Of few images all are needed to learn from, and to calibrate by.
+    # If there are few images, all of them are used for both.
     step = _HELD_BACK if len(taught) >= 2 * _HELD_BACK else 1
     held_back = taught[::step]
     real = [
@@ -121,7 +124,7 @@ def learn_recognition(
         for number, (image, of_image) in enumerate(zip(taught, labels, strict=True))
         if step == 1 or number % step
     ]
-    composites = [make_composite(library, diameter, method, random) for _ in range(_COMPOSITES)]
+    composites = _composites(library, model, random)
     facts |= {
         "backdrops": len(library.backdrops),
         "composites": len(composites),
@@ -140,11 +143,21 @@ def learn_recognition(
             checkpoint=settings.checkpoint,
         ),
         device=model.device,
-        given={"images": settings.images, "library": library.n_kept},
+        given={"images": settings.images, "model": model_hash(model.generative, None, method)},
     )
     network.calibration = _calibrated(model, network, held_back)
     history = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     return Recognised(network, history, facts | {"steps": settings.n_steps}, _examples(composites))
+
+
+def _composites(library: Library, model: FittedModel, random: np.random.Generator) -> list[Composite]:
+    """The composites of a sleep phase, fewer of large ones."""
+    made: list[Composite] = []
+    while (
+        len(made) < _COMPOSITES and (len(made) + 1) * (made[0].labels.size if made else 0) < _COMPOSITE_PIXELS
+    ):
+        made.append(make_composite(library, model.working_diameter, model.intensity, random))
+    return made
 
 
 def new_network(model: FittedModel, seed: int) -> RecognitionNetwork:
@@ -165,7 +178,7 @@ def taught_images(
     """What the model says of its training images, in random order, until enough windows were seen."""
     squares = [(image, square) for image in images for square in _squares(image.shape[-2:])]
     least = max(1, round(_SMALLEST_FRACTION * model.smallest_side**2))
-    seen, found = 0, 0
+    seen, n_pixels, found = 0, 0, 0
     for number in tqdm(random.permutation(len(squares)), "teaching", disable=not settings.progress):
         image, square = squares[number]
         pixels = image[(slice(None), *square.slices)]
@@ -173,8 +186,9 @@ def taught_images(
         yield taught
         windows = make_windows(square.shape, model.generative.config.window_size, settings.windows.stride)
         seen += len(windows)
+        n_pixels += square.height * square.width
         found += int((taught.confidence >= _CONFIDENT).sum())
-        if seen >= _MOST_WINDOWS or (seen >= _FIRST_LOOK and not found):
+        if max(seen / _MOST_WINDOWS, n_pixels / _MOST_PIXELS) >= 1 or (seen >= _FIRST_LOOK and not found):
             return
 
 
@@ -200,7 +214,7 @@ def _teach(model: FittedModel, pixels: np.ndarray, settings: TeachingSettings, m
 def _calibrated(
     model: FittedModel, network: RecognitionNetwork, images: Sequence[TaughtImage]
 ) -> Calibration:
-    """The calibration of a trained network, from images that it has not seen."""
+    """The calibration of a trained network, from images that are none of its real crops."""
     model = replace(model, recognition=network)
     candidates = [_candidates_of(model, image) for image in images]
     calibration = fit_calibration(

@@ -16,7 +16,7 @@ __all__ = ["Workspace"]
 class Workspace:
     """What the caller grants."""
 
-    folder: Path | None = None  # for what grows with the image, in place of memory
+    folder: Path | None = None  # for what is known of pixels, in place of memory
     max_memory: int | None = None  # bytes; the folder is left alone where so many will do
     n_jobs: int | None = 1  # processes, for joblib
     progress: bool = False  # show bars

@@ -162,7 +162,7 @@ def fit(
     if start_from is not None:
         segmenter = load_model(None if start_from == BUILT_IN else start_from).set_params(warm_start=True)
     paths = io.expand_inputs(images)
-    check_outputs([output] if training.checkpoint is None else [output, training.checkpoint], paths)
+    check_outputs([output, *checkpoints(training.checkpoint)], paths)
     started = time.perf_counter()
     files = [(path, file) for path in paths for file in reading.images(path)]
     for line in understood((path, file.interpretation) for path, file in files):
@@ -178,6 +178,13 @@ def fit(
         running.say(f"going on with the training in {training.checkpoint}")
     segmenter.fit([file.array for _, file in files]).save(output)
     running.say(f"trained in {time.perf_counter() - started:.0f} s; wrote {output}")
+
+
+def checkpoints(path: Path | None) -> list[Path]:
+    """The files that keep the state of a training and of its sleep phase."""
+    from cellsegmenter.learning import sleep_checkpoint
+
+    return [] if path is None else [path, sleep_checkpoint(path)]
 
 
 def understood(interpretations: Iterable[tuple[Path, str]]) -> Iterator[str]:

@@ -62,6 +62,9 @@ def found(segmentation: Segmentation) -> dict[str, Any]:
     }
     return {
         "objects": len(segmentation),
+        "objects_90_percent": None
+        if segmentation.count_interval is None
+        else list(segmentation.count_interval),
         "method": resolution.method,
         "chosen_by": resolution.chosen_by,
         **{name: None if value is None or value != value else float(value) for name, value in known.items()},
@@ -115,7 +118,9 @@ def _records(path: Path) -> list[dict[str, Any]]:
 
 
 def _differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    pairs = [(earlier, now), (earlier.get("model_parameters", {}), now.get("model_parameters", {}))]
+    # Manifests of the time before there were two ways do not name one; the model's hash tells the rest.
+    before = {"recognition": "auto", **earlier.get("model_parameters", {})}
+    pairs = [(earlier, now), (before, now.get("model_parameters", before))]
     return sorted(
         {
             name
@@ -127,13 +132,8 @@ def _differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _seen(seen: Seen) -> dict[str, Any]:
-    """The size that objects were taken to have, px, the scale, and the interval of the count."""
-    interval = None if seen.n_objects is None else list(seen.n_objects)
-    return {
-        "diameter": round(seen.diameter, 2),
-        "scale": round(seen.scale, 4),
-        "objects_90_percent": interval,
-    }
+    """The size that objects were taken to have, px, and the scale."""
+    return {"diameter": round(seen.diameter, 2), "scale": round(seen.scale, 4)}
 
 
 def _size(path: Path) -> int | None:

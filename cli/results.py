@@ -25,12 +25,11 @@ class Seen(NamedTuple):
 
     diameter: float  # px of an object in the image
     scale: float  # size at which it was seen, over its own
-    n_objects: tuple[int, int] | None  # the 5th and the 95th percentile of the counts of posterior samples
 
     @classmethod
     def of(cls, consensus: ImageConsensus, working_diameter: float) -> Seen:
         """The model knows objects of `working_diameter` px."""
-        return cls(working_diameter / consensus.scale, consensus.scale, consensus.count_interval())
+        return cls(working_diameter / consensus.scale, consensus.scale)
 
 
 class Plane(NamedTuple):
@@ -121,7 +120,8 @@ def describe(segmentation: Segmentation, seen: Seen, seconds: float, *, given: b
     size = "" if seen.scale == 1 else f", taken to be {seen.diameter:.3g} px across"
     if not len(segmentation):
         return f"  no objects ({seconds:.1f} s){size}"
-    count = "" if seen.n_objects is None else f", {seen.n_objects[0]} to {seen.n_objects[1]} with 90 %"
+    interval = segmentation.count_interval
+    count = "" if interval is None else f", {interval[0]} to {interval[1]} with 90 %"
     chosen = "as given" if given else "the model's own"
     if resolution.chosen_by == "auto":
         chosen = "chosen automatically"

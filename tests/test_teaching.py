@@ -318,8 +318,8 @@ def test_too_little_to_learn_from_is_said(scenes, capsys):
     segmenter.fit(crops)
     assert segmenter.recognition_ is None
     assert (
-        "a recognition network needs 30; more steps or images may help. "
-        'With recognition="auto", prediction slides windows' in capsys.readouterr().out
+        "a recognition network needs 30; more steps or images may help; prediction slides windows"
+        in capsys.readouterr().out
     )
     assert segmenter.card_["recognition"]["objects_in_library"] < 30
     assert segmenter.recognition_history_ == {}
@@ -331,7 +331,7 @@ def test_too_little_to_learn_from_is_said(scenes, capsys):
 
 def test_who_asks_for_one_pass_is_warned(scenes):
     segmenter = CellSegmenter(**SLEEPING | {"recognition": "one_pass"}, n_steps=1, batch_size=2, shape="free")
-    with pytest.warns(UserWarning, match='needs 30; more steps or images may help. With recognition="auto"'):
+    with pytest.warns(UserWarning, match='more steps or images may help; set recognition="auto"'):
         segmenter.fit(scenes[0][:2])
     assert segmenter.recognition_ is None
 
@@ -627,3 +627,12 @@ def test_examples_hold_the_numbers_of_their_objects():
 
 def test_the_resolution_of_teaching_is_absolute():
     assert isinstance(teaching._RESOLUTION, AbsoluteResolution)
+
+
+def test_the_interval_counts_what_the_cut_keeps():
+    image, _ = load_nuclei()
+    consensus = CellSegmenter.pretrained().consensus(image, random_state=0)
+    all_of_them, large = consensus.cut(), consensus.cut(min_size=300)
+    assert large.count_interval[1] < all_of_them.count_interval[0]
+    assert large.count_interval == consensus.count_interval(min_size=300)
+    assert large.count_interval[0] <= len(large) <= large.count_interval[1]

@@ -38,7 +38,7 @@ class Segmentation:
     z_what: np.ndarray  # (n, D) float32: mean latent code of the instances that are the object
     # (height, width) float32: in how much of its visits a pixel was covered by objects
     foreground_prob: Image
-    # Between which numbers of objects the image holds with 90 %; None with sliding windows.
+    # Holds the number of objects with a probability of 0.9; None with sliding windows.
     count_interval: tuple[int, int] | None = None
 
     def __len__(self) -> int:
