@@ -95,6 +95,7 @@ class ImageConsensus:
         min_size : int, optional
             px, as in `cut`.
         """
+        check_number("level", level, low=0, high=1)
         counts = self._n_objects(self._checked_size(min_size))
         return None if counts is None else count_interval(counts, level, self._count_stretch)
 
@@ -121,7 +122,8 @@ class ImageConsensus:
             random_state=self.defaults.random_state,
         )
         if self._pixels is None:
-            return replace(segmentation, count_interval=self.count_interval(min_size=min_size))
+            interval = self.count_interval(min_size=min_size)
+            return replace(segmentation, count_interval=_holding(interval, len(segmentation)))
         # A folder keeps the images of every cut, as they are read from it whenever they are used.
         absolute = float(segmentation.resolution.absolute)
         cut = short_hash(absolute, method, min_size, min_foreground, _place(self._pixels))
@@ -163,6 +165,15 @@ class ImageConsensus:
             )
             _show_at(self.graph.foreground(), pixels, self._foreground_image)
         return self._foreground_image
+
+
+def _holding(interval: tuple[int, int] | None, count: int) -> tuple[int, int] | None:
+    """The interval, widened to the number of objects that were found.
+
+    A cut keeps all objects that are more probable than not, and samples hold each as often as it is probable.  Where
+    many are unsure, a cut has more.
+    """
+    return None if interval is None else (min(interval[0], count), max(interval[1], count))
 
 
 def _place(pixels: tuple[np.ndarray, np.ndarray]) -> str:

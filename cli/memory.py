@@ -45,8 +45,10 @@ class Memory(NamedTuple):
             }
         from cellsegmenter.store import short_hash
 
-        # Images of one name may come from several folders.
-        return {"work_folder": self.keep_graph / f"{name}-{short_hash(str(job.image.resolve()))}-{plane}"}
+        # Named by the image and not by the result: another result of it has the same graph.  Images of one name may
+        # come from several folders.
+        name = f"{job.image.stem}-{short_hash(str(job.image.resolve()))}-{plane}"
+        return {"work_folder": self.keep_graph / name}
 
     def release(self, folder: Path | None) -> None:
         """Delete a folder that is not to be kept, once the results are written; None if memory did."""

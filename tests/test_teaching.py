@@ -636,3 +636,13 @@ def test_the_interval_counts_what_the_cut_keeps():
     assert large.count_interval[1] < all_of_them.count_interval[0]
     assert large.count_interval == consensus.count_interval(min_size=300)
     assert large.count_interval[0] <= len(large) <= large.count_interval[1]
+
+
+def test_the_interval_holds_what_was_found():
+    image, _ = load_nuclei()
+    consensus = CellSegmenter.pretrained().consensus(image, random_state=0)
+    for absolute in (0.2, 0.9, 0.99):
+        found = consensus.cut(AbsoluteResolution(absolute))
+        assert found.count_interval[0] <= len(found) <= found.count_interval[1]
+    with pytest.raises(ValueError, match="level"):
+        consensus.count_interval(95)
