@@ -8,11 +8,10 @@ gives a probability w that an object is there.  So the log-odds are
 
 The form in brackets ranked best among simple ones (57 training images of nuclei, right or wrong by their annotation,
 AUROC: s alone .84, q alone .82, the brackets .88).  The three numbers are fitted without an
-annotation, on training images that were held back from the network: how probably a candidate is an object is there what
-the teacher says.
+annotation, on training images that gave the network no real crop, by what the teacher says of each candidate.
 
 Samples know nothing of objects that nothing proposes.  So the interval of the count is stretched by a factor: that
-which holds the teacher's count in as many of the images held back as the interval claims (split conformal prediction:
+which holds the teacher's count in as many of these images as the interval claims (after split conformal prediction:
 Vovk et al., 2005).
 """
 
