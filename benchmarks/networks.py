@@ -50,7 +50,6 @@ __all__ = [
 ]
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
-SMALLEST_FRACTION = 0.25  # of the smallest box's area, as in `predict`
 
 LabelledPixels = tuple[np.ndarray, np.ndarray]  # (C, H, W) normalised, (H, W) labels: -1 is ignored
 
@@ -185,7 +184,7 @@ def labels_above(
     model: FittedModel, images: Sequence[PreparedImage], thresholds: Sequence[float]
 ) -> dict[float, list[np.ndarray]]:
     """The label images of prepared images, for each threshold of the score."""
-    least = SMALLEST_FRACTION * model.smallest_side**2
+    least = model.least_area
     labels: dict[float, list[np.ndarray]] = {threshold: [] for threshold in thresholds}
     for image in images:
         candidates = candidates_of(model, image)

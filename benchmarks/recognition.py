@@ -137,7 +137,7 @@ class Experiment:
 def fused_labels(model: Any, lesson: TaughtImage) -> np.ndarray:
     """(H, W) labels of objects that a network is sure of, or that the teacher has too; -1 where they differ."""
     shape = lesson.labels.shape
-    least = networks.SMALLEST_FRACTION * model.smallest_side**2
+    least = model.least_area
     found = networks.decoded(networks.candidates_of(model, lesson.pixels), shape, shape, FOUND, least)
     number = np.arange(1, len(found.score) + 1)
     agrees = np.isin(number, match_objects(lesson.labels, found.labels, threshold=SAME_OBJECT).predicted)

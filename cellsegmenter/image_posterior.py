@@ -8,7 +8,7 @@ import numpy as np
 
 from cellsegmenter.consensus import ShapePosterior
 from cellsegmenter.consensus.runs import star_spans
-from cellsegmenter.recognition.stars import Stars, vertices
+from cellsegmenter.recognition.stars import vertices
 
 __all__ = ["ImagePosterior"]
 
@@ -57,9 +57,8 @@ class ImagePosterior:
         """
         on = np.flatnonzero(self.presence[:, sample])
         on = on[np.argsort(-self.shapes.order[on])]  # the most probable is drawn last
-        stars = Stars(self.shapes.stars.centre[on], self.shapes.stars.radii[on])
         height, width = self.image_shape
-        spans = star_spans(stars, (0, height, 0, width))
+        spans = star_spans(self.shapes.stars.take(on), (0, height, 0, width))
         labels = np.zeros(height * width, np.int32)
         for shape, start, stop in zip(*spans, strict=True):
             labels[start:stop] = on[shape] + 1

@@ -32,6 +32,7 @@ from cellsegmenter.recognition.candidates import Candidates, find_candidates, lo
 from cellsegmenter.recognition.fitted import FittedModel
 from cellsegmenter.recognition.sampling import sample_candidates
 from cellsegmenter.recognition.stars import Stars
+from cellsegmenter.recognition.suppression import ranks
 from cellsegmenter.region import Region
 from cellsegmenter.scales import scale_of
 from cellsegmenter.store import MemoryStore, Store
@@ -42,8 +43,6 @@ __all__ = ["RecognitionSettings", "consensus_of", "image_posterior", "window_gra
 
 # d_c in working diameters: measured on simulated posteriors, below 0.7 large objects are split.
 _CUTOFF_DIAMETERS = 1.0
-# The smallest object, as a fraction of the smallest box's area.
-_SMALLEST_FRACTION = 0.25
 # What is held in memory without a work folder, see `memory_needed`: 246 bytes for a pixel at working scale with 16
 # visits, 86 with 4, in tissue a quarter of which is foreground.
 _BYTES_PER_VISIT = 14  # of a pixel at working scale
@@ -96,7 +95,7 @@ def consensus_of(
     region = Region(0, 0, *prepared.original_shape) if region is None else region
     scale = scale_of(diameter, model.working_diameter)
     if min_size is None:
-        min_size = max(1, round(_SMALLEST_FRACTION * model.smallest_side**2 / scale**2))
+        min_size = max(1, round(model.least_area / scale**2))
     defaults = CutDefaults(resolution, min_size, settings.seed)
     if isinstance(settings, RecognitionSettings):
         graph = _shape_graph(model, prepared, scale, settings, workspace, region)
@@ -163,8 +162,7 @@ def shape_posterior(
     calibration = model.recognition.calibration
     sampled = sample_candidates(candidates, calibration, n_samples=settings.n_samples, seed=settings.seed)
     logit = log_odds(calibration, candidates.evidence)
-    order = np.empty(len(logit), np.int64)
-    order[np.argsort(-logit, kind="stable")] = np.arange(len(logit))
+    order = ranks(logit[:, None])[:, 0]
     return ShapePosterior(candidates.stars, order, *sampled, candidates.z_what), logit
 
 

@@ -27,7 +27,7 @@ from cellsegmenter.recognition.fitted import FittedModel
 from cellsegmenter.recognition.network import RecognitionConfig, RecognitionNetwork
 from cellsegmenter.recognition.sampling import OVERLAP, sample_candidates
 from cellsegmenter.recognition.stars import vertices
-from cellsegmenter.recognition.suppression import overlapping_pairs, suppress
+from cellsegmenter.recognition.suppression import overlapping_pairs, ranks, suppress
 from cellsegmenter.region import Region
 from cellsegmenter.segmenting import window_graph
 from cellsegmenter.sleep.composites import Composite, make_composite
@@ -49,7 +49,6 @@ __all__ = [
 
 # γ_abs of the segmentation that teaches.
 _RESOLUTION = AbsoluteResolution(0.2)
-_SMALLEST_FRACTION = 0.25  # of the smallest box's area
 # Images are segmented in squares of this side at most, px at working scale, and by so many windows and
 # pixels in all.
 _SIDE = 1024
@@ -177,7 +176,7 @@ def taught_images(
 ) -> Iterator[TaughtImage]:
     """What the model says of its training images, in random order, until enough windows were seen."""
     squares = [(image, square) for image in images for square in _squares(image.shape[-2:])]
-    least = max(1, round(_SMALLEST_FRACTION * model.smallest_side**2))
+    least = max(1, round(model.least_area))
     seen, n_pixels, found = 0, 0, 0
     for number in tqdm(random.permutation(len(squares)), "teaching", disable=not settings.progress):
         image, square = squares[number]
@@ -245,7 +244,7 @@ def _judged(candidates: Candidates, image: TaughtImage) -> JudgedCandidates:
 
 def _best_alone(candidates: Candidates) -> Candidates:
     """The candidates that greedy suppression by score leaves."""
-    rank = np.argsort(np.argsort(-candidates.evidence.score, kind="stable"))[:, None]
+    rank = ranks(candidates.evidence.score[:, None])
     pairs = overlapping_pairs(candidates.stars, OVERLAP)
     return candidates.take(np.flatnonzero(suppress(rank, np.ones(rank.shape, bool), pairs)[:, 0]))
 

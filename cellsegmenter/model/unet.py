@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["UNet", "UNetFeatures"]
+__all__ = ["UNet", "UNetFeatures", "double_convolution"]
 
 
 class UNetFeatures(NamedTuple):
@@ -19,7 +19,8 @@ class UNetFeatures(NamedTuple):
     fine: Tensor  # (B, C_U, H/2^fine_level, W/2^fine_level): f_map, from which objects are cropped
 
 
-def _block(inputs: int, outputs: int) -> nn.Sequential:
+def double_convolution(inputs: int, outputs: int) -> nn.Sequential:
+    """Two 3 × 3 convolutions, each with batch normalisation and ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
         nn.BatchNorm2d(outputs),
@@ -55,10 +56,10 @@ class UNet(nn.Module):
         widths = [channels * 2**step for step in range(depth - fine_level + 1)]
         steps = list(pairwise(widths))
         self.out_channels = {fine_level + step: width for step, width in enumerate(widths)}
-        self.stem = _block(in_channels * 4**fine_level, widths[0])
-        self.down = nn.ModuleList(_block(a, b) for a, b in steps)
+        self.stem = double_convolution(in_channels * 4**fine_level, widths[0])
+        self.down = nn.ModuleList(double_convolution(a, b) for a, b in steps)
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in steps)
-        self.merge = nn.ModuleList(_block(2 * a, a) for a, _ in steps)
+        self.merge = nn.ModuleList(double_convolution(2 * a, a) for a, _ in steps)
 
     def forward(self, image: Tensor) -> UNetFeatures:
         """Features of windows (B, C, H, W); H and W are multiples of 2^depth."""

@@ -35,7 +35,7 @@ __all__ = [
     "log_odds",
 ]
 
-# The witness is a probability; beyond these it says no more.  Nor does a contrast below this.
+# The witness, a probability, is clipped to this and its complement; the contrast is clipped from below.
 _SURE, _LEAST_CONTRAST = 0.98, 0.02
 _REGULARISATION = 0.05
 

@@ -12,6 +12,8 @@ from cellsegmenter.recognition.network import RecognitionNetwork
 
 __all__ = ["FittedModel"]
 
+_LEAST_FILL = 0.25  # of the smallest box
+
 
 @dataclass(frozen=True)
 class FittedModel:
@@ -24,6 +26,6 @@ class FittedModel:
     device: torch.device
 
     @property
-    def smallest_side(self) -> float:
-        """px of the shortest box at working scale."""
-        return self.generative.config.object_size[0]
+    def least_area(self) -> float:
+        """px² at working scale: smaller things are no objects."""
+        return _LEAST_FILL * self.generative.config.object_size[0] ** 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d, pixel_unshuffle
 
 from cellsegmenter.model.device import autocast_for
+from cellsegmenter.model.unet import double_convolution
 from cellsegmenter.recognition.calibration import Calibration
 from cellsegmenter.recognition.stars import N_RAYS
 
@@ -68,14 +70,6 @@ def pitch_for(diameter: float) -> int:
     return 2 ** min(3, max(0, round(math.log2(diameter / _POINTS_ACROSS))))
 
 
-def _block(inputs: int, outputs: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for width in (inputs, outputs):
-        layers += [nn.Conv2d(width, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs)]
-        layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers)
-
-
 class RecognitionNetwork(nn.Module):
     """A U-Net of three levels with two outputs.
 
@@ -90,11 +84,12 @@ class RecognitionNetwork(nn.Module):
         super().__init__()
         self.config = config
         fine, middle, coarse = config.width, 2 * config.width, 4 * config.width
-        self.down = nn.ModuleList(
-            [_block(config.n_channels * config.pitch**2, fine), _block(fine, middle), _block(middle, coarse)]
-        )
+        steps = pairwise((config.n_channels * config.pitch**2, fine, middle, coarse))
+        self.down = nn.ModuleList(double_convolution(inputs, outputs) for inputs, outputs in steps)
         self.narrow = nn.ModuleList([nn.Conv2d(coarse, middle, 1), nn.Conv2d(middle, fine, 1)])
-        self.merge = nn.ModuleList([_block(2 * middle, middle), _block(2 * fine, fine)])
+        self.merge = nn.ModuleList(
+            [double_convolution(2 * middle, middle), double_convolution(2 * fine, fine)]
+        )
         self.head = nn.Sequential(nn.Conv2d(fine, 48, 3, padding=1), nn.ReLU(inplace=True))
         self.out = nn.Conv2d(48, 1 + N_RAYS, 1)
         self.calibration = Calibration.usual()

@@ -21,7 +21,7 @@ from cellsegmenter.model.boxes import SAME_BOX
 from cellsegmenter.recognition.calibration import Calibration, log_odds
 from cellsegmenter.recognition.candidates import Candidates
 from cellsegmenter.recognition.stars import Stars
-from cellsegmenter.recognition.suppression import Pairs, overlapping_pairs, suppress
+from cellsegmenter.recognition.suppression import Pairs, overlapping_pairs, ranks, suppress
 
 __all__ = [
     "OVERLAP",
@@ -46,7 +46,7 @@ class SampledPresence(NamedTuple):
 
 def most_probable(logit: np.ndarray, pairs: Pairs) -> SampledPresence:
     """The candidates that are more probable than not and better than those they overlap: one sample."""
-    present = suppress(_ranks(logit[:, None]), logit[:, None] > 0, pairs)
+    present = suppress(ranks(logit[:, None]), logit[:, None] > 0, pairs)
     return SampledPresence(present, expit(logit) * present[:, 0])
 
 
@@ -86,7 +86,7 @@ def sample_presence(
     uniform = stratified_at(stars.centre, n_samples, seed)[_leaders(logit, pairs)]
     perturbed = logit[:, None] + logit_of(uniform)
     active = perturbed > 0
-    present = suppress(_ranks(perturbed), active, pairs)
+    present = suppress(ranks(perturbed), active, pairs)
     # Its own probability, times how often it survives suppression.
     survival = present.sum(axis=1) / np.maximum(active.sum(axis=1), 1)
     return SampledPresence(present, expit(logit) * survival)
@@ -125,15 +125,7 @@ def _leaders(logit: np.ndarray, pairs: Pairs) -> np.ndarray:
         np.concatenate([pairs.first[same], pairs.second[same]]),
         np.concatenate([pairs.second[same], pairs.first[same]]),
     )
-    rank = _ranks(logit[:, None])[:, 0]
+    rank = ranks(logit[:, None])[:, 0]
     best = rank.copy()
     np.minimum.at(best, one, rank[other])
     return np.argsort(rank)[best]
-
-
-def _ranks(value: np.ndarray) -> np.ndarray:
-    """(n, S) 0 for the highest of each column; of equals the first."""
-    order = np.argsort(-value, axis=0, kind="stable")
-    ranks = np.empty_like(order)
-    np.put_along_axis(ranks, order, np.arange(len(value))[:, None], axis=0)
-    return ranks

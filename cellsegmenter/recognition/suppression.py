@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 
 from cellsegmenter.recognition.stars import Stars, areas, intersection_over_minimum
 
-__all__ = ["Pairs", "overlapping_pairs", "suppress"]
+__all__ = ["Pairs", "overlapping_pairs", "ranks", "suppress"]
 
 
 class Pairs(NamedTuple):
@@ -84,20 +84,30 @@ def suppress(rank: np.ndarray, active: np.ndarray, pairs: Pairs) -> np.ndarray:
     (n, S) bool array
     """
     n, m = len(rank), len(pairs.first)
-    places, one = np.arange(m), np.ones(m, np.int32)
-    of_first = sparse.csr_array((one, (pairs.first, places)), shape=(n, m))
-    of_second = sparse.csr_array((one, (pairs.second, places)), shape=(n, m))
+    of_first, of_second = (
+        sparse.csr_array((np.ones(m, np.int32), (ends, np.arange(m))), shape=(n, m))
+        for ends in (pairs.first, pairs.second)
+    )
     first_wins = rank[pairs.first] < rank[pairs.second]
-    kept, open_ = np.zeros_like(active), active.copy()
-    while open_.any():
-        both = open_[pairs.first] & open_[pairs.second]
-        beaten = of_second @ (both & first_wins).astype(np.int32) + of_first @ (both & ~first_wins).astype(
-            np.int32
-        )
-        winner = open_ & (beaten == 0)
+    kept, undecided = np.zeros_like(active), active.copy()
+    while undecided.any():
+        both = undecided[pairs.first] & undecided[pairs.second]
+        beaten = _any(of_first, both & ~first_wins) | _any(of_second, both & first_wins)
+        winner = undecided & ~beaten
         kept |= winner
-        loses = of_second @ winner[pairs.first].astype(np.int32) + of_first @ winner[pairs.second].astype(
-            np.int32
-        )
-        open_ &= ~winner & (loses == 0)
+        loser = _any(of_first, winner[pairs.second]) | _any(of_second, winner[pairs.first])
+        undecided &= ~winner & ~loser
     return kept
+
+
+def _any(ends: sparse.csr_array, of_pair: np.ndarray) -> np.ndarray:
+    """(n, S) whether it is so for any pair (m, S) that has a star at this end."""
+    return ends @ of_pair.astype(np.int32) > 0
+
+
+def ranks(value: np.ndarray) -> np.ndarray:
+    """(n, S) 0 for the highest of each column; of equals the first."""
+    order = np.argsort(-value, axis=0, kind="stable")
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.arange(len(value))[:, None], axis=0)
+    return ranks

@@ -26,8 +26,8 @@ from cellsegmenter.model.device import channels_last_pays
 from cellsegmenter.recognition.network import RecognitionNetwork, StarMap
 from cellsegmenter.recognition.stars import N_RAYS
 from cellsegmenter.sleep.crops import Crop, CropSource
+from cellsegmenter.training.average import update_average
 from cellsegmenter.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
-from cellsegmenter.training.schedule import average_decay
 
 __all__ = ["SleepRun", "SleepSettings", "recognition_loss", "sleep"]
 
@@ -176,7 +176,7 @@ def sleep_step(run: SleepRun, crops: Crop, device: torch.device) -> dict[str, fl
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     run.optimizer.step()
-    _update_average(run)
+    update_average(run.average, run.network, run.step)
     return row | {"learning_rate": rate}
 
 
@@ -212,14 +212,3 @@ def _learning_rate(step: int, settings: SleepSettings) -> float:
     cosine = (1 + math.cos(math.pi * step / settings.n_steps)) / 2
     rise = min(1.0, (step + 1) / _RISE_STEPS)
     return settings.learning_rate * rise * (_FINAL_RATE + (1 - _FINAL_RATE) * cosine)
-
-
-@torch.no_grad()
-def _update_average(run: SleepRun) -> None:
-    """The running average of weights and of batch statistics; counters are copied."""
-    state = run.network.state_dict()
-    for name, value in state.items():
-        if value.is_floating_point():
-            run.average[name].lerp_(value, 1 - average_decay(run.step))
-        else:
-            run.average[name].copy_(value)

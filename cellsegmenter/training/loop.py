@@ -18,12 +18,12 @@ from tqdm import tqdm
 
 from cellsegmenter.model.device import channels_last_pays
 from cellsegmenter.model.structured_vae import Exploration, Noise, StructuredVAE
+from cellsegmenter.training.average import update_average
 from cellsegmenter.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from cellsegmenter.training.objective import Objective, Terms
 from cellsegmenter.training.pairs import N_DRAWS, lesson_loss, put_beside
 from cellsegmenter.training.schedule import (
     RunLength,
-    average_decay,
     evidence_share,
     learning_rate,
     lessons_begun,
@@ -304,7 +304,7 @@ def training_step(run: Run, image: Tensor) -> Terms:
     _check_finite(norm, "the gradient", run.step)
     run.optimizer.step()
     objective.constraints.clamp_()
-    _update_average(run)
+    update_average(run.average, run.model, run.step)
     return terms
 
 
@@ -314,17 +314,6 @@ def _check_finite(values: Tensor, what: str, step: int) -> None:
             f"{what} is not finite in step {step}; check the images for extreme values, or fit with a smaller "
             "learning_rate"
         )
-
-
-@torch.no_grad()
-def _update_average(run: Run) -> None:
-    """The running average of weights and of batch statistics; counters are copied."""
-    state = run.model.state_dict()
-    smooth = [name for name, value in state.items() if value.is_floating_point()]
-    averages, values = [run.average[name] for name in smooth], [state[name] for name in smooth]
-    torch._foreach_lerp_(averages, values, 1 - average_decay(run.step))
-    for name in state.keys() - set(smooth):
-        run.average[name].copy_(state[name])
 
 
 def _history_row(run: Run, terms: Terms, seconds: float) -> dict[str, float]:
