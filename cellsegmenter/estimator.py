@@ -451,7 +451,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             if n_samples is not None:
                 samples_of(self, n_samples, by_windows=False)
             found = [
-                image_posterior(model, self._see(model, view, self.diameter, several=True), how, workspace)
+                image_posterior(model, self._see(model, view, self.diameter, one_pass=True), how, workspace)
                 for view in views
             ]
             return found[0] if is_single_image(X, channel_axis=self.channel_axis) else found
@@ -593,9 +593,9 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             self._say(f"{len(found[-1])} objects at {found[-1].resolution}")
         return found
 
-    def _see(self, model: FittedModel, view: ImageView, diameter: Any, *, several: bool) -> SeenImage:
+    def _see(self, model: FittedModel, view: ImageView, diameter: Any, *, one_pass: bool) -> SeenImage:
         """An image as the model sees it; says what was done to it, and warns of what is in doubt."""
-        seen = see(model, view, diameter, self.polarity, several=several)
+        seen = see(model, view, diameter, self.polarity, one_pass=one_pass)
         warn_of_extreme_scale(seen.diameters, model.working_diameter)
         for words in (*seen.notes, said_of_scale(seen.diameters, model.working_diameter)):
             if words:
@@ -616,7 +616,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
     ) -> ImageConsensus:
         return consensus_of(
             model,
-            self._see(model, view, diameter, several=isinstance(settings, RecognitionSettings)),
+            self._see(model, view, diameter, one_pass=isinstance(settings, RecognitionSettings)),
             settings,
             workspace,
             resolution=self.resolution,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,9 @@ from scipy import sparse
 from scipy.ndimage import distance_transform_edt
 
 from cellsegmenter.block_map import BlockMap
+from cellsegmenter.denoise import blur_against_noise
 from cellsegmenter.haze import estimate_haze
+from cellsegmenter.holes import fill_holes
 from cellsegmenter.normalize import LocalStatistics, local_statistics, normalize_image
 from cellsegmenter.region import Region
 from cellsegmenter.validation import full_key
@@ -65,6 +68,7 @@ class PreparedImage:
     haze: BlockMap
     intensity: Literal["log", "linear"]
     original_shape: tuple[int, int]  # height, width in px of the user's image
+    hole: int = 1  # px; dark holes in objects that are shorter are filled, see `cellsegmenter.holes`
 
     dtype = np.dtype(np.float32)
     ndim = 3
@@ -108,30 +112,41 @@ class PreparedImage:
         return rows, columns
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        place = tuple(full_key(key, self.ndim))
+        place = full_key(key, self.ndim)
+        if self.hole < 3:
+            return self._complete(place)
+        wide, inner = self._with_margin(place, self.hole)
+        return fill_holes(self._complete(wide), self.hole)[(slice(None), *inner)]
+
+    def _with_margin(self, place: list[slice], margin: int) -> tuple[list[slice], list[slice]]:
+        """Slices with a margin, px, as far as the image goes, and where in them their rows and columns are."""
+        wide, inner = [place[0]], []
+        for side, n in zip(place[1:], self.shape[1:], strict=True):
+            low, high, _ = side.indices(n)
+            first = max(0, low - margin)
+            wide.append(slice(first, min(n, high + margin)))
+            inner.append(slice(low - first, high - first))
+        return wide, inner
+
+    def _complete(self, place: list[slice]) -> np.ndarray:
+        """Normalised pixels, also where there are no data."""
         normal = self._normalized(place)
         return normal if self.statistics.complete or not np.isnan(normal).any() else self._continued(place)
 
-    def _normalized(self, place: tuple[slice, ...]) -> np.ndarray:
-        clear = self.source[place] - self.haze[place]
-        return normalize_image(clear, method=self.intensity, statistics=self.statistics[place])
+    def _normalized(self, place: list[slice]) -> np.ndarray:
+        """NaN where there are no data."""
+        clear = self.source[tuple(place)] - self.haze[tuple(place)]
+        return normalize_image(clear, method=self.intensity, statistics=self.statistics[tuple(place)])
 
-    def _continued(self, place: tuple[slice, ...]) -> np.ndarray:
-        """Pixels at slices; where there are no data they go on by reflection, as at the edge of an image, then as 0."""
-        spans = [side.indices(n)[:2] for side, n in zip(place[1:], self.shape[1:], strict=True)]
-        wide = [
-            (max(0, low - 2 * _CONTINUED), min(n, high + 2 * _CONTINUED))
-            for (low, high), n in zip(spans, self.shape[1:], strict=True)
-        ]
-        normal = self._normalized((place[0], *(slice(*span) for span in wide)))
+    def _continued(self, place: list[slice]) -> np.ndarray:
+        """Pixels that go on by reflection where there are no data, as at the edge of an image, and then are 0."""
+        wide, inner = self._with_margin(place, 2 * _CONTINUED)
+        normal = self._normalized(wide)
         distance, near = distance_transform_edt(np.isnan(normal[0]), return_indices=True)
         size = np.array(normal.shape[1:])[:, None, None]
         mirrored = np.clip(2 * near - np.indices(normal.shape[1:]), 0, size - 1)
         row, column = np.where(distance <= _CONTINUED, mirrored, near)
         continued = np.nan_to_num(normal[:, row, column]) * (distance <= _CONTINUED)
-        inner = [
-            slice(low - first, high - first) for (low, high), (first, _) in zip(spans, wide, strict=True)
-        ]
         return continued[(slice(None), *inner)]
 
     def known(self, region: Region) -> np.ndarray:
@@ -145,8 +160,9 @@ def prepare_image(
     scale: float = 1.0,
     diameter: float,
     intensity: Literal["log", "linear"] = "log",
+    hole: int = 1,
 ) -> PreparedImage:
-    """Take off haze, normalise and rescale lazily; small images are rescaled at once.
+    """Take off haze and noise, normalise and rescale lazily; small images are rescaled at once.
 
     The image is read twice, in bands: for its statistics and for its haze.
 
@@ -160,16 +176,20 @@ def prepare_image(
         px of an object at working scale; see `cellsegmenter.haze`.
     intensity : {"log", "linear"}
         See `cellsegmenter.normalize`.
+    hole : int
+        px at working scale; shorter dark holes are filled, see `cellsegmenter.holes`.
     """
-    source = image
     height, width = (int(n) for n in image.shape[-2:])
-    if scale != 1.0:
-        source = ScaledImage.of(source, (max(1, round(height * scale)), max(1, round(width * scale))))
-        if np.prod(source.shape[1:]) <= _IN_MEMORY:
-            source = source.in_memory()
+    shape = max(1, round(height * scale)), max(1, round(width * scale))
+    source = image if scale == 1.0 else ScaledImage.of(image, shape)
+    blur = blur_against_noise(source)
+    if blur:
+        source = ScaledImage.of(image, shape, blur)
+    if isinstance(source, ScaledImage) and np.prod(source.shape[1:]) <= _IN_MEMORY:
+        source = source.in_memory()
     statistics = local_statistics(source, diameter)
     haze = estimate_haze(source, statistics.background, diameter)
-    return PreparedImage(source, statistics, haze, intensity, (height, width))
+    return PreparedImage(source, statistics, haze, intensity, (height, width), hole)
 
 
 def fingerprint(images: Sequence[PreparedImage]) -> str:
@@ -201,10 +221,12 @@ class ScaledImage:
     ndim = 3
 
     @classmethod
-    def of(cls, source: Any, new_shape: tuple[int, int]) -> ScaledImage:
-        """`source` at a size of (height, width)."""
+    def of(cls, source: Any, new_shape: tuple[int, int], blur: float = 0.0) -> ScaledImage:
+        """`source` at a size of (height, width), blurred by a Gaussian of standard deviation `blur`, new px."""
         height, width = (int(n) for n in source.shape[-2:])
-        return cls(source, _axis_weights(height, new_shape[0]), _axis_weights(width, new_shape[1]))
+        return cls(
+            source, _axis_weights(height, new_shape[0], blur), _axis_weights(width, new_shape[1], blur)
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -243,20 +265,20 @@ def _used(weights: sparse.csr_array) -> tuple[sparse.csr_array, int, int]:
     return sparse.csr_array(weights[:, first:end]), first, end
 
 
-def _axis_weights(old: int, new: int) -> sparse.csr_array:
-    """(new, old) weights that take an axis from `old` to `new` pixels."""
+def _axis_weights(old: int, new: int, blur: float) -> sparse.csr_array:
+    """(new, old) weights that take an axis from `old` to `new` pixels, with a blur in the new ones."""
     factor = old / new
     position = (np.arange(new) + 0.5) * factor - 0.5  # of the new pixels' centres among the old ones
     left = np.floor(position).astype(np.int64)
-    sigma = max(0.0, (factor - 1) / 2)
+    sigma = math.hypot(max(0.0, (factor - 1) / 2), blur * factor)
     radius = int(4 * sigma + 0.5)
     offset = np.arange(-radius, radius + 1)
-    blur = np.exp(-0.5 * (offset / sigma) ** 2) if sigma > 0 else np.ones(1)
-    blur /= blur.sum()
+    kernel = np.exp(-0.5 * (offset / sigma) ** 2) if sigma > 0 else np.ones(1)
+    kernel /= kernel.sum()
     index, weight = [], []
     for side, share in ((left, 1 - (position - left)), (left + 1, position - left)):
         index.append(reflect_index((side[:, None] + offset).ravel(), old))
-        weight.append((share[:, None] * blur).ravel())
+        weight.append((share[:, None] * kernel).ravel())
     row = np.repeat(np.arange(new), len(offset))
     where = (np.concatenate([row, row]), np.concatenate(index))
     return sparse.csr_array((np.concatenate(weight), where), shape=(new, old))

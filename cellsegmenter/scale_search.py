@@ -83,7 +83,7 @@ class Sighting(NamedTuple):
 
 
 def see(
-    model: FittedModel, image: Any, diameter: Diameter, polarity: Polarity, *, several: bool = True
+    model: FittedModel, image: Any, diameter: Diameter, polarity: Polarity, *, one_pass: bool = True
 ) -> SeenImage:
     """An image as a model sees it best.
 
@@ -97,8 +97,9 @@ def see(
         px; of several, each is looked for.  None takes the image as it is.
     polarity : {"auto", "bright", "dark"}
         Whether objects are brighter or darker than what is around them.
-    several : bool
-        Whether "auto" may look for objects of several sizes.
+    one_pass : bool
+        Whether the recognition network will look at it: then dark holes in objects are filled, and "auto" may look for
+        objects of several sizes.
     """
     if model.recognition is None:
         return see_by_estimate(
@@ -115,9 +116,13 @@ def see(
     if fixed is not None:
         choice = _Choice(fixed, (), ())
     else:
-        choice = search.with_other_sizes() if several else search.choice
+        choice = search.with_other_sizes() if one_pass else search.choice
     seen = see_image(
-        search.image, choice.diameters, working_diameter=model.working_diameter, intensity=model.intensity
+        search.image,
+        choice.diameters,
+        working_diameter=model.working_diameter,
+        intensity=model.intensity,
+        with_holes=not one_pass,
     )
     return replace(seen, notes=(*_notes(search.image, dark=search.dark), *choice.notes), doubts=choice.doubts)
 
@@ -290,6 +295,7 @@ class _Search:
                 diameters,
                 working_diameter=self.model.working_diameter,
                 intensity=self.model.intensity,
+                with_holes=False,
             )
             settings = RecognitionSettings(None)
             self._found[square, diameters] = image_posterior(self.model, seen, settings, Workspace())

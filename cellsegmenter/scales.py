@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from cellsegmenter.holes import hole_length
 from cellsegmenter.preparation import PreparedImage, prepare_image
 
 __all__ = ["SeenImage", "said_of_scale", "scale_of", "see_image", "warn_of_extreme_scale"]
@@ -47,14 +48,20 @@ def see_image(
     *,
     working_diameter: float,
     intensity: Literal["log", "linear"],
+    with_holes: bool = True,
 ) -> SeenImage:
-    """An image (C, H, W), repaired, at the scales that objects of some diameters need; as it is where one is nan."""
+    """An image (C, H, W), repaired, at the scales that objects of some diameters need; as it is where one is nan.
+
+    Without holes, dark ones in objects are filled.
+    """
+    hole = 1 if with_holes else hole_length(working_diameter)
     views = tuple(
         prepare_image(
             image,
             scale=scale_of(diameter, working_diameter),
             diameter=working_diameter,
             intensity=intensity,
+            hole=hole,
         )
         for diameter in diameters
     )

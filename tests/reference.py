@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from scipy import sparse
+from scipy.ndimage import gaussian_filter
+from skimage.filters import threshold_otsu
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
@@ -696,3 +698,76 @@ def randomise(network: torch.nn.Module, seed: int = 0) -> None:
                 fan = module.weight[0].numel()
                 module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * (2 / fan) ** 0.5)
     network.eval()
+
+
+# ---------------------------------------------------------------------------------------------------
+# What an image goes through before a model sees it
+# ---------------------------------------------------------------------------------------------------
+
+
+def discs_on_grey(
+    shape: tuple[int, int] = (256, 256),
+    *,
+    n_discs: int = 60,
+    radius: float = 8.0,
+    blur: float = 1.0,
+    noise: float = 8.0,
+    seed: int = 0,
+) -> np.ndarray:
+    """Blurred discs of 300 to 600 counts that may overlap, on a flat background of 200 counts; float32."""
+    rng = np.random.default_rng(seed)
+    row, column = np.indices(shape) + 0.5
+    light = np.zeros(shape)
+    for _ in range(n_discs):
+        y, x = rng.uniform(0, shape)
+        inside = np.hypot(row - y, column - x) < radius * rng.uniform(0.8, 1.2)
+        light = np.maximum(light, inside * rng.uniform(300, 600))
+    counts = 200 + gaussian_filter(light, blur) + noise * rng.standard_normal(shape)
+    return np.rint(counts).astype(np.float32)
+
+
+def object_signal_by_cells(planes: Sequence[np.ndarray], background: float, noise: float) -> float:
+    """What an object adds: a quartile of cells of 8 × 8 px, each as bright as its brightest square of 2 × 2 px."""
+    signals = []
+    for plane in planes:
+        for top in range(0, plane.shape[0] - 7, 8):
+            for left in range(0, plane.shape[1] - 7, 8):
+                squares = [
+                    [
+                        background if np.isnan(plane[i, j]) else plane[i, j]
+                        for i in (max(row - 1, 0), row)
+                        for j in (max(column - 1, 0), column)
+                    ]
+                    for row in range(top, top + 8)
+                    for column in range(left, left + 8)
+                ]
+                signals.append(max(map(min, squares)) - background)
+    signals = sorted(value for value in signals if value > 5 * noise)
+    if len(signals) < 8:
+        return math.inf
+    log = np.log(np.minimum(signals, np.percentile(signals, 94)))
+    bright = [s for s, of_it in zip(signals, log, strict=True) if log.min() == log.max() or of_it > threshold_otsu(log)]
+    return float(np.percentile(bright, 75)) if len(bright) >= 8 else math.inf
+
+
+def rescaled_by_weights(
+    plane: np.ndarray, rows: np.ndarray, columns: np.ndarray, least_known: float
+) -> np.ndarray:
+    """Each new pixel is the weighted mean of the old ones with data; NaN where these have too little of the weight."""
+    new = np.full((len(rows), len(columns)), np.nan)
+    known = ~np.isnan(plane)
+    for i, of_rows in enumerate(rows):
+        for j, of_columns in enumerate(columns):
+            weight = np.outer(of_rows, of_columns)
+            if weight[known].sum() > least_known:
+                new[i, j] = (weight[known] * plane[known]).sum() / weight[known].sum()
+    return new
+
+
+def best_of_views_by_loop(view: np.ndarray, score: np.ndarray, overlap: np.ndarray, threshold: float) -> list[int]:
+    """Candidates from the best to the worst; one falls if it overlaps one that was kept and is of another view."""
+    kept: list[int] = []
+    for k in np.argsort(-score, kind="stable"):
+        if not any(view[j] != view[k] and overlap[j, k] > threshold for j in kept):
+            kept.append(int(k))
+    return sorted(kept)

@@ -74,8 +74,9 @@ def test_the_scale_is_said_and_recorded(image):
     assert result.output == ""
     recorded = json.loads((image.parent / "cells_manifest.json").read_text())
     (plane,) = recorded["planes"]
-    assert plane["diameter"] == 20
-    assert plane["scale"] == pytest.approx(CellSegmenter.pretrained().working_diameter_ / 20, abs=1e-4)
+    assert plane["diameter"] == [20]
+    assert plane["scale"] == [pytest.approx(CellSegmenter.pretrained().working_diameter_ / 20, abs=1e-4)]
+    assert plane["notes"] == []
     assert plane["objects_90_percent"] is None  # windows have samples of their own
     assert "taken to be 20 px across" in run("predict", image, *FAST, "--diameter", 20).output
 
@@ -89,12 +90,32 @@ def test_what_chose_the_resolution_is_said(image):
         assert words in run("predict", image, *FAST, *option).output
 
 
-def test_a_bright_picture_is_warned_of(image, nuclei):
-    assert "dark background" not in run("predict", image, *FAST).output
-    tifffile.imwrite(image, 255 - nuclei[0])
-    assert (
-        "the built-in model knows bright nuclei on a dark background" in run("predict", image, *FAST).output
-    )
+def test_dark_objects_are_segmented_as_bright_ones_and_that_is_said(image, nuclei, tmp_path):
+    inverted = tmp_path / "inverted.tif"
+    tifffile.imwrite(inverted, 255 - nuclei[0])
+    words = "objects are darker than their surroundings: the image is inverted"
+    assert words not in run("predict", image, *FAST).output
+    assert words in run("predict", inverted, *FAST).output
+    labels = [tifffile.imread(tmp_path / f"{name}_labels.tif") for name in ("cells", "inverted")]
+    assert labels[0].max() == labels[1].max() > 5
+    assert np.mean(labels[0] != labels[1]) < 1e-3  # the last bits of the pixels are others
+    (plane,) = json.loads((tmp_path / "inverted_manifest.json").read_text())["planes"]
+    assert plane["notes"] == [words]
+
+
+def test_pixels_without_data_are_said_and_recorded(tmp_path, nuclei):
+    path = tmp_path / "holes.npy"
+    holes = nuclei[0].astype(np.float32)
+    holes[:32] = np.nan
+    np.save(path, holes)
+    result = run("predict", path, *FAST)
+    assert result.exit_code == 0, result.output
+    words = "25% of the pixels are NaN or masked, and left out"
+    assert words in result.output
+    assert words in json.loads((tmp_path / "holes_manifest.json").read_text())["planes"][0]["notes"]
+    labels = tifffile.imread(tmp_path / "holes_labels.tif")
+    assert labels.max() > 5
+    assert not labels[:32].any()
 
 
 @pytest.mark.filterwarnings("always")
@@ -389,10 +410,16 @@ def test_ambiguous_axes_ask_for_a_choice(tmp_path):
     refused("predict", path, *FAST, saying="--axes")
 
 
-def test_not_a_number(tmp_path):
-    path = tmp_path / "holes.npy"
+def test_infinity_is_refused_and_an_image_without_data_has_no_objects(tmp_path):
+    path = tmp_path / "infinite.npy"
+    np.save(path, np.full((96, 96), np.inf, np.float32))
+    refused("predict", path, *FAST, saying="replace them by NaN")
+    path = tmp_path / "nothing.npy"
     np.save(path, np.full((96, 96), np.nan, np.float32))
-    refused("predict", path, *FAST, saying="NaN")
+    result = run("predict", path, *FAST)
+    assert result.exit_code == 0, result.output
+    assert "100% of the pixels are NaN or masked" in result.output
+    assert "no objects" in result.output
 
 
 def test_unwritable_output_is_refused_before_the_work(image, tmp_path):

@@ -116,6 +116,46 @@ def test_nuclei():
         datasets.make_nuclei(1, size=40, count=(50, 50))
 
 
+def test_nuclei_of_several_sizes_are_equally_many():
+    made = datasets.make_nuclei(
+        2, size=420, count=(60, 60), diameter=[8, 40], touching=0, brightness=(0.5, 1), random_state=0
+    )
+    assert _consecutive(made.labels, made.count)
+    for labels in made.labels:
+        inner = np.setdiff1d(labels, np.concatenate([labels[[0, -1]].ravel(), labels[:, [0, -1]].ravel()]))
+        diameters = np.sqrt(4 / np.pi * np.bincount(labels.ravel()))[inner]
+        small, large = diameters[diameters < 16], diameters[diameters > 16]
+        assert small.mean() == pytest.approx(8, rel=0.15)
+        assert large.mean() == pytest.approx(40, rel=0.15)
+        assert len(np.unique(labels)) == 61
+        whole = np.sqrt(4 / np.pi * np.bincount(labels.ravel()))[1:]
+        assert np.count_nonzero(whole > 16) == pytest.approx(30, abs=3)
+
+
+def test_one_size_in_a_list_is_that_size():
+    how = {"size": 128, "count": (12, 12), "random_state": 0}
+    one, listed = (datasets.make_nuclei(1, diameter=d, **how) for d in (14, [14]))
+    np.testing.assert_array_equal(one.images, listed.images)
+    np.testing.assert_array_equal(one.labels, listed.labels)
+
+
+def test_nucleoli_are_dark_spots_in_each_nucleus():
+    how = {"size": 300, "count": (12, 12), "diameter": 40, "brightness": (0.9, 1), "random_state": 0}
+    none = datasets.make_nuclei(1, touching=0, **how)
+    three = datasets.make_nuclei(1, touching=0, nucleoli=3, **how)
+    np.testing.assert_array_equal(none.labels, three.labels)
+    background = none.labels[0] == 0
+    assert np.abs(none.images[0] - three.images[0])[background].mean() < 0.02
+    for number in range(1, 13):
+        inside = none.labels[0] == number
+        before, after = none.images[0][inside], three.images[0][inside]
+        darker = np.mean(after < 0.6 * before)
+        # Three spots of a fifth of the diameter hold up to 0.12 of the area, and may lie upon each other.
+        assert 0.02 < darker < 0.13
+    with_dark = datasets.make_nuclei(1, touching=0, nucleoli=1, **how)
+    assert three.images.mean() < with_dark.images.mean() < none.images.mean()
+
+
 def test_shipped_nuclei():
     image, labels = datasets.load_nuclei()
     assert image.shape == labels.shape == (256, 256)

@@ -29,18 +29,23 @@ def with_pixel(value, dtype=float):
 # --- images ----------------------------------------------------------------------------------------------
 
 BAD_IMAGES = {
-    "nan": (
-        with_pixel(np.nan),
+    "infinity": (
+        with_pixel(np.inf),
         ValueError,
-        r"X contains NaN or infinity: 1 pixels, the first at \(7, 9\).*nan_to_num",
+        r"X contains infinity: 1 pixels, the first at \(7, 9\); replace them by NaN, which stands for no data",
     ),
     "beyond float32": (
         with_pixel(1e39),
         ValueError,
         "1 pixels, the first at .*divide what float32 cannot hold",
     ),
-    "inf": (with_pixel(np.inf), ValueError, "NaN or infinity"),
-    "nan in a list": ([NOISE, with_pixel(np.nan)], ValueError, r"X\[1\] contains NaN"),
+    "minus infinity": (with_pixel(-np.inf), ValueError, "X contains infinity"),
+    "infinity in a list": ([NOISE, with_pixel(np.inf)], ValueError, r"X\[1\] contains infinity"),
+    "infinity beside what is masked": (
+        np.ma.masked_less(with_pixel(np.inf), 90),
+        ValueError,
+        r"X contains infinity: 1 pixels, the first at \(7, 9\)",
+    ),
     "one row": (np.zeros(64), ValueError, r"X has 1 dimensions, shape \(64,\).*Accepted are"),
     "five dimensions": (np.zeros((1, 1, 1, 9, 9)), ValueError, "5 dimensions"),
     "rgb": (
@@ -89,9 +94,45 @@ class Lazy:
 
 def test_pixels_of_lazy_arrays_are_checked_when_read(trained):
     with pytest.raises(
-        ValueError, match=r"X\[1\] contains NaN or infinity: 1 pixels, the first at \(0, 7, 9\)"
+        ValueError, match=r"X\[1\] contains infinity: 1 pixels, the first at \(0, 7, 9\)"
     ):
-        trained.predict(Lazy(np.stack([NOISE, with_pixel(np.nan)])))
+        trained.predict(Lazy(np.stack([NOISE, with_pixel(np.inf)])))
+
+
+def without_data(image, kind):
+    """A float copy of an image with a hole, as NaN, masked or masked over NaN."""
+    hole = np.zeros(image.shape, bool)
+    hole[10:25, 30:50] = True
+    if kind == "nan":
+        return np.where(hole, np.nan, image)
+    return np.ma.masked_array(np.where(hole, np.inf if kind == "masked infinity" else 0, image), hole)
+
+
+@pytest.mark.parametrize("kind", ["nan", "masked", "masked infinity"])
+def test_pixels_without_data_are_left_out(trained, scenes, kind):
+    holes = without_data(scenes[0][0], kind)
+    labels = trained.predict(holes)
+    assert labels.max() > 0
+    assert not labels[10:25, 30:50].any()
+    np.testing.assert_array_equal(labels, trained.predict(without_data(scenes[0][0], "nan")))
+    np.testing.assert_array_equal(labels, trained.predict(Lazy(without_data(scenes[0][0], "nan"))))
+    assert trained.sample_posterior(holes[:48, :48], n_samples=1).background.shape == (1, 1, 1, 48, 48)
+    assert np.isfinite(trained.transform(holes)).all()
+    assert all(np.isfinite(column).all() for column in trained.detect(holes).values())
+
+
+def test_pixels_without_data_do_not_poison_a_fit(scenes):
+    images = [without_data(image, "nan") for image in scenes[0][:3]]
+    segmenter = CellSegmenter(**SMALL, n_steps=10, batch_size=2).fit(images)
+    assert np.isfinite(segmenter.history_["loss"]).all()
+    assert all(np.isfinite(value.numpy()).all() for value in segmenter.model_.state_dict().values())
+
+
+@pytest.mark.parametrize("X", [np.full((64, 64), np.nan), np.ma.masked_all((64, 64))], ids=["nan", "masked"])
+def test_an_image_without_any_data_has_no_objects_and_teaches_nothing(X, trained, no_training):
+    assert trained.predict(X).max() == 0
+    with pytest.raises(ValueError, match="X shows nothing to learn from"):
+        CellSegmenter(**SMALL).fit(X)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +255,10 @@ BAD_PARAMETERS = [
     ({"intensity": "x"}, "intensity='x' is unknown"),
     ({"diameter": "large"}, "diameter='large' is unknown"),
     ({"diameter": -3}, "diameter is -3; it must be at least 1"),
+    ({"diameter": [16, 0.5]}, "diameter is 0.5; it must be at least 1"),
+    ({"diameter": [16, "large"]}, "diameter is 'large'; give a number"),
+    ({"diameter": []}, r"diameter=\[\] holds no number; give a diameter in px, or several"),
+    ({"polarity": "grey"}, "polarity='grey' is unknown; use one of 'auto', 'bright', 'dark'"),
     ({"device": "abacus"}, "device='abacus' cannot be used here.*use device='auto' or 'cpu'"),
     ({"device": None}, "(?s)device=None cannot be used here"),
     ({"random_state": -1}, "random_state is -1; it must be at least 0"),
@@ -380,6 +425,6 @@ def test_checkpoints_are_refused_before_the_training(tmp_path, no_training):
 
 def test_a_fit_that_fails_leaves_the_model_at_hand(segmenter, scenes):
     before = segmenter.predict(scenes[0][0])
-    with pytest.raises(ValueError, match="X contains NaN"):
-        segmenter.fit(with_pixel(np.nan))
+    with pytest.raises(ValueError, match="X contains infinity"):
+        segmenter.fit(with_pixel(np.inf))
     np.testing.assert_array_equal(segmenter.predict(scenes[0][0]), before)

@@ -47,7 +47,7 @@ def test_a_folder_of_that_name_is_left_alone_if_memory_does(run, tmp_path):
     assert mine.exists()
 
 
-def test_a_kept_graph_is_cut_again_and_refuses_another_image(run, monkeypatch, tmp_path):
+def test_a_kept_graph_is_cut_again_and_refuses_another_image(run, nuclei, monkeypatch, tmp_path):
     graph = str(tmp_path / "graph")
     done, _ = run("a", "--gamma-abs", "0.3", "--keep-graph", graph)
     assert done.exit_code == 0, done.output
@@ -56,7 +56,7 @@ def test_a_kept_graph_is_cut_again_and_refuses_another_image(run, monkeypatch, t
         done, folder = run("a", "--gamma-abs", "0.6", "--keep-graph", graph)
     assert done.exit_code == 0, done.output
     assert json.loads((folder / "labels_manifest.json").read_text())["planes"][0]["gamma_abs"] == 0.6
-    tifffile.imwrite(tmp_path / "nuclei.tif", np.eye(100, dtype=np.uint8))
+    tifffile.imwrite(tmp_path / "nuclei.tif", nuclei[0][:100, :100])
     done, _ = run("a", "--keep-graph", graph)
     assert done.exit_code == 1
     assert "belongs to another computation: image_shape was" in done.output

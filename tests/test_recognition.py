@@ -1,6 +1,7 @@
 """One pass over a whole image: blocks, regions, processes and folders change nothing of the result."""
 
 import copy
+import math
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -20,7 +21,6 @@ from reference import (
 
 from cellsegmenter.consensus import AbsoluteResolution
 from cellsegmenter.model.structured_vae import StructuredVAE
-from cellsegmenter.preparation import prepare_image
 from cellsegmenter.provenance import model_hash
 from cellsegmenter.recognition import candidates as candidates_module
 from cellsegmenter.recognition import witness as witness_module
@@ -31,6 +31,7 @@ from cellsegmenter.recognition.fitted import FittedModel
 from cellsegmenter.recognition.network import RecognitionConfig, RecognitionNetwork, pitch_for
 from cellsegmenter.recognition.stars import N_RAYS, Stars
 from cellsegmenter.region import Region
+from cellsegmenter.scales import SeenImage, see_image
 from cellsegmenter.segmenting import RecognitionSettings, consensus_of, image_posterior
 from cellsegmenter.store import FolderStore, MemoryStore
 from cellsegmenter.types import Boxes
@@ -77,7 +78,7 @@ def found_with(model: FittedModel, image: np.ndarray, side: int = 4096):
         patch.setattr(candidates_module, "_MOST_PER_OBJECT", 10**6)
         patch.setattr(candidates_module, "block_lattice", partial(block_lattice, side=side))
         n = find_candidates(model, image, store, region=Region(0, 0, *image.shape[-2:]))
-        return load_candidates(store, n), n
+        return load_candidates(store, "found", n), n
 
 
 @pytest.fixture
@@ -353,12 +354,14 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(candidates_module, "block_lattice", partial(block_lattice, side=64))
 
 
-def segmented(model, image, workspace=None, *, region=None, diameter=float("nan"), scale=1.0, n_samples=16):
-    prepared = prepare_image(image[None], scale=scale, diameter=DIAMETER)
+def seen_of(image, *diameters) -> SeenImage:
+    return see_image(image[None], diameters or (math.nan,), working_diameter=DIAMETER, intensity="log")
+
+
+def segmented(model, image, workspace=None, *, region=None, diameter=math.nan, n_samples=16):
     consensus = consensus_of(
         model,
-        prepared,
-        diameter,
+        seen_of(image, diameter),
         RecognitionSettings(n_samples, seed=3),
         Workspace() if workspace is None else workspace,
         resolution=AbsoluteResolution(0.4),
@@ -419,8 +422,7 @@ def test_samples_are_segmentations_of_the_whole_image(disc_model, scale):
     image, truth = scene()
     factor = round(1 / scale)
     image, truth = (np.kron(plane, np.ones((factor, factor), plane.dtype)) for plane in (image, truth))
-    prepared = prepare_image(image[None], scale=scale, diameter=DIAMETER)
-    found = image_posterior(disc_model, prepared, RecognitionSettings(5, seed=3), Workspace())
+    found = image_posterior(disc_model, seen_of(image, DIAMETER / scale), RecognitionSettings(5, seed=3), Workspace())
     n = len(found.probability)
     assert found.image_shape == image.shape
     assert found.presence.shape == (n, 5)
@@ -443,14 +445,13 @@ def test_samples_are_segmentations_of_the_whole_image(disc_model, scale):
 
 def test_the_most_probable_sample(disc_model):
     image, truth = scene()
-    prepared = prepare_image(image[None], diameter=DIAMETER)
-    found = image_posterior(disc_model, prepared, RecognitionSettings(None), Workspace())
+    found = image_posterior(disc_model, seen_of(image), RecognitionSettings(None), Workspace())
     assert found.presence.shape[1] == 1
     on = found.presence[:, 0]
     assert found.probability[on].min() > 0.5
     assert found.n_objects[0] == pytest.approx(truth.max(), abs=4)
     # Another seed is the same sample.
-    again = image_posterior(disc_model, prepared, RecognitionSettings(None, seed=9), Workspace())
+    again = image_posterior(disc_model, seen_of(image), RecognitionSettings(None, seed=9), Workspace())
     np.testing.assert_array_equal(again.presence, found.presence)
 
 
@@ -477,18 +478,18 @@ def test_a_region_is_segmented_as_the_whole_image(disc_model, region):
 
 def test_only_the_blocks_of_a_region_are_looked_at(disc_model):
     consensus, _ = segmented(disc_model, scene()[0], region=Region(0, 0, 40, 40))
-    n = sum(consensus.graph.store.has(f"found-{block}") for block in range(100))
+    n = sum(consensus.graph.store.has(f"found-0-{block}") for block in range(100))
     assert n == 4  # of 20: the region and four diameters around it
 
 
 def test_a_region_of_a_rescaled_image(disc_model):
     image, _ = scene()
     large = np.kron(image, np.ones((2, 2), np.float32))
-    whole = segmented(disc_model, large, diameter=2 * DIAMETER, scale=0.5)[1]
+    whole = segmented(disc_model, large, diameter=2 * DIAMETER)[1]
     assert np.asarray(whole.labels).shape == large.shape
     assert len(whole) == pytest.approx(70, abs=4)
     region = Region(101, 121, 280, 300)
-    part = segmented(disc_model, large, region=region, diameter=2 * DIAMETER, scale=0.5)[1]
+    part = segmented(disc_model, large, region=region, diameter=2 * DIAMETER)[1]
     edge = round(4 * DIAMETER)
     ours = part.labels[edge:-edge, edge:-edge] > 0
     theirs = np.asarray(whole.labels)[region.grown(-edge).slices] > 0
@@ -524,7 +525,7 @@ def test_work_that_was_interrupted_goes_on(disc_model, tmp_path, monkeypatch):
     expected = expected.__class__(**{**expected.__dict__, "labels": np.asarray(expected.labels)})
     # As if it had been killed while the third block was looked at.
     for path in workspace.folder.iterdir():
-        if path.name not in ("manifest.json", "found-0.npz", "found-1.npz"):
+        if path.name not in ("manifest.json", "found-0-0.npz", "found-0-1.npz"):
             path.unlink()
     looked_at = []
     of_block = candidates_module._find_in_block

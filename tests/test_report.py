@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from cellsegmenter import CellSegmenter
 from cellsegmenter.io import ImageFileError
 from cellsegmenter.preparation import prepare_image
+from cellsegmenter.repair import repair_image
 from cellsegmenter.report import plot_history, plot_posterior, plot_prior, training_notes, write_report
 from cellsegmenter.report.windows import telling_windows
 from cellsegmenter_cli.main import cellseg
@@ -148,7 +149,7 @@ class TestWindows:
         """Beside a bright haze, which a window on its own would not know for one."""
         image = np.random.default_rng(0).random((200, 200))
         image[:, :100] += 5
-        prepared = prepare_image(image[None], diameter=trained.working_diameter_)
+        prepared = prepare_image(repair_image(image[None]), diameter=trained.working_diameter_)
         regions = []
 
         def noted(self, image, *, region, original=CellSegmenter.consensus):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from reference import best_of_views_by_loop
 from scipy import stats
 from scipy.special import expit
 
@@ -9,12 +10,13 @@ from cellsegmenter.recognition.calibration import Calibration, Evidence, log_odd
 from cellsegmenter.recognition.candidates import Candidates
 from cellsegmenter.recognition.sampling import (
     OVERLAP,
+    best_of_views,
     most_probable,
     sample_candidates,
     sample_presence,
     stratified_at,
 )
-from cellsegmenter.recognition.stars import N_RAYS, Stars
+from cellsegmenter.recognition.stars import N_RAYS, Stars, intersection_over_minimum
 from cellsegmenter.recognition.suppression import overlapping_pairs
 
 
@@ -194,3 +196,65 @@ def test_candidates_are_sampled_by_their_evidence(n_samples):
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert found.present.shape == (n, n_samples or 1)
+
+
+# --- several views --------------------------------------------------------------------------------------
+
+
+def candidates(stars: Stars, seed: int) -> Candidates:
+    """With scores, and codes that tell each from the others."""
+    rng = np.random.default_rng(seed)
+    n = len(stars.centre)
+    evidence = Evidence(rng.normal(0, 2, n), rng.random(n), rng.uniform(1, 20, n))
+    return Candidates(stars, evidence, 1000.0 * seed + np.arange(n)[:, None])
+
+
+def crowded_view(n: int, radius: float, seed: int) -> Candidates:
+    rng = np.random.default_rng(seed)
+    places = np.column_stack([rng.uniform(0, 80, (n, 2)), radius * rng.uniform(0.7, 1.3, n)])
+    return candidates(discs(*places), seed)
+
+
+@pytest.mark.parametrize("sizes", [(0, 0), (1, 0), (30, 12), (60, 20, 4)])
+@pytest.mark.parametrize("seed", range(3))
+def test_of_several_views_the_better_candidate_stays(sizes, seed):
+    calibration = Calibration.usual()
+    views = [crowded_view(n, radius, 10 * seed + radius) for n, radius in zip(sizes, (4, 9, 20), strict=False)]
+    found = best_of_views(views, calibration)
+    stars = Stars(*(np.concatenate(part) for part in zip(*(view.stars for view in views), strict=True)))
+    z_what = np.concatenate([view.z_what for view in views])
+    score = np.concatenate([log_odds(calibration, view.evidence) for view in views])
+    n = sum(sizes)
+    first, second = (index.ravel() for index in np.indices((n, n)))
+    overlap = intersection_over_minimum(stars, first, second).reshape(n, n)
+    kept = best_of_views_by_loop(np.repeat(np.arange(len(sizes)), sizes), score, overlap, OVERLAP)
+    assert len(kept) < n or n < 2
+    assert sorted(found.z_what.ravel()) == sorted(z_what[kept].ravel())
+    # In order of their places, whichever view they come from.
+    row, column = found.stars.centre.T
+    np.testing.assert_array_equal(np.lexsort((column, row)), np.arange(len(kept)))
+
+
+def test_candidates_of_one_view_do_not_compete_before_they_are_sampled():
+    view = crowded_view(60, 5, 0)
+    assert len(overlapping_pairs(view.stars, OVERLAP).first) > 10
+    found = best_of_views([view], Calibration.usual())
+    assert sorted(found.z_what.ravel()) == sorted(view.z_what.ravel())
+    # Nor do those of another view that are somewhere else.
+    far = view._replace(stars=view.stars._replace(centre=view.stars.centre + 500), z_what=view.z_what + 0.5)
+    assert len(best_of_views([view, far], Calibration.usual()).z_what) == 120
+
+
+def test_the_parts_of_a_large_object_and_a_group_of_small_ones_lose_to_what_is_there():
+    fine = discs((50, 46, 4), (50, 54, 4), (20, 20, 4), (20, 29, 4))
+    coarse = discs((50, 50, 10), (20, 24.5, 10))
+
+    def of(stars, score):
+        n = len(score)
+        return Candidates(
+            stars, Evidence(np.array(score), np.full(n, 0.5), np.full(n, 5.0)), np.arange(n)[:, None]
+        )
+
+    views = [of(fine, [0.5, 0.4, 2.0, 1.8]), of(coarse, [3.0, 1.0])]
+    found = best_of_views(views, Calibration(0, 1, 0, 1))
+    np.testing.assert_array_equal(found.stars.centre, [(20, 20), (20, 29), (50, 50)])
