@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from . import options
+from . import options, reporting
 from .models import load_model
 
 
@@ -21,7 +21,7 @@ def info(model: Path | None, as_json: bool) -> None:
     It says what MODEL, or else the built-in model, was trained on, how, and how well it does.
     """
     card = load_model(model).card_
-    click.echo(json.dumps(card, indent=2) if as_json else "\n".join(lines(card)))
+    reporting.answer(json.dumps(card, indent=2) if as_json else "\n".join(lines(card)))
 
 
 def lines(card: Mapping[str, object], indent: str = "") -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import options
+from . import options, reporting
 from .models import channel_axis
 from .outputs import check_outputs
 from .pasting import reading_words
@@ -63,10 +63,10 @@ def suggest(
     command = suggested.command([*images, *reading_words(reading)])
     if as_json:
         found = {"parameters": suggested.parameters, "noise_scale": suggested.noise_scale, "command": command}
-        click.echo(json.dumps(found | {"notes": suggested.notes}, indent=2))
+        reporting.answer(json.dumps(found | {"notes": suggested.notes}, indent=2))
         return
-    click.echo("\n".join(explained(suggested)))
-    click.echo(f"  what was counted: {picture}\n\n{command}\n\n{suggested.constructor}")
+    reporting.answer("\n".join(explained(suggested)))
+    reporting.answer(f"  what was counted: {picture}\n\n{command}\n\n{suggested.constructor}")
 
 
 def explained(suggested: SuggestedBounds) -> list[str]:
