@@ -63,6 +63,7 @@ from cellsegmenter.tables import (
 from cellsegmenter.tuning import ResolutionSweep, region_pixels, sweep_resolutions
 from cellsegmenter.types import PosteriorSamples
 from cellsegmenter.validation import ImageView, check_images, check_number, is_single_image
+from cellsegmenter.wording import counted
 from cellsegmenter.workspace import Workspace
 
 __all__ = ["CellSegmenter"]
@@ -580,7 +581,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         for view in views:
             consensus = self._consensus_of(view, settings, self.diameter, model, workspace)
             found.append(consensus.cut(wanted))
-            self._say(f"{len(found[-1])} objects at {found[-1].resolution}")
+            self._say(f"{counted(len(found[-1]), 'object')} at {found[-1].resolution}")
         return found
 
     def _prepared(self, view: ImageView) -> PreparedImage:

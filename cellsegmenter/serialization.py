@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from cellsegmenter.consensus import AbsoluteResolution
+from cellsegmenter.files import under_utf8_name
 from cellsegmenter.io import replacing
 from cellsegmenter.model.config import ModelConfig
 from cellsegmenter.model.structured_vae import StructuredVAE
@@ -149,7 +150,7 @@ def _read_model_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"model file {str(path)!r} does not exist; make one with fit(...).save(...) or `cellseg fit`"
         )
     try:
-        with safe_open(path, framework="pt") as file:
+        with under_utf8_name(path) as readable, safe_open(readable, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:

@@ -9,7 +9,6 @@ inside them.  Whoever uses them should look at the picture of what was counted.
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 
 from cellsegmenter.counting import CountedTile, count_objects
 from cellsegmenter.diameter import estimate_diameter
+from cellsegmenter.files import pasteable
 from cellsegmenter.learning import noise_scale_of
 from cellsegmenter.parameters import check_bounds_together
 from cellsegmenter.polarity import looks_dark_on_bright
@@ -99,7 +99,7 @@ class SuggestedBounds:
                 f"--{name.replace('_', '-')}",
                 *(f"{v:g}" if not isinstance(v, str) else v for v in values),
             ]
-        return shlex.join(words)
+        return pasteable(words)
 
 
 def suggest_bounds(X: Any, *, channel_axis: int | None = None, window_size: int = 80) -> SuggestedBounds:
@@ -132,7 +132,7 @@ def suggest_bounds(X: Any, *, channel_axis: int | None = None, window_size: int 
     areas = np.concatenate([tile.areas for own in tiles for tile in own])
     if not len(areas):
         raise ValueError(
-            f"X shows nothing that stands out from the background in {len(views)} image(s); check the channel, and "
+            "X shows nothing that stands out from the background in any image; check the channel, and "
             "that objects are brighter than the background (subtract the image from its maximum otherwise)"
         )
     own_diameter = math.sqrt(4 / math.pi * areas.mean())

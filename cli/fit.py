@@ -10,6 +10,7 @@ from typing import NamedTuple
 import click
 
 from . import options
+from .inputs import find_inputs
 from .models import BUILT_IN, channel_axis, load_model
 from .outputs import check_outputs
 
@@ -154,14 +155,14 @@ def fit(
 
     Density, area and object size are crude estimates of what a window holds; they need not be exact.
     """
-    from cellsegmenter import CellSegmenter, io
+    from cellsegmenter import CellSegmenter
 
     if output.suffix != ".safetensors":
         raise click.UsageError(f"{output} is a model and must end in .safetensors.")
     segmenter = CellSegmenter()
     if start_from is not None:
         segmenter = load_model(None if start_from == BUILT_IN else start_from).set_params(warm_start=True)
-    paths = io.expand_inputs(images)
+    paths = find_inputs(images, running.say)
     check_outputs([output, *checkpoints(training.checkpoint)], paths)
     started = time.perf_counter()
     files = [(path, file) for path in paths for file in reading.images(path)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 from . import options
 from .outputs import Job
 
+_LONGEST_STEM = 100  # bytes; a name that tells images apart follows
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -47,7 +49,8 @@ class Memory(NamedTuple):
 
         # Named by the image and not by the result: another result of it has the same graph.  Images of one name may
         # come from several folders.
-        name = f"{job.image.stem}-{short_hash(str(job.image.resolve()))}-{plane}"
+        stem = os.fsencode(job.image.stem)[:_LONGEST_STEM].decode("utf-8", "ignore")
+        name = f"{stem}-{short_hash(str(job.image.resolve()))}-{plane}"
         return {"work_folder": self.keep_graph / name}
 
     def release(self, folder: Path | None) -> None:

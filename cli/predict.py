@@ -9,9 +9,10 @@ import click
 
 from . import options
 from .batch import run_batch
+from .inputs import find_inputs
 from .memory import Memory, memory
 from .models import load_model
-from .outputs import Kinds, check_outputs, check_packages, plan
+from .outputs import Kinds, Target, TargetPath, check_outputs, check_packages, plan
 from .results import stack
 from .work import Cutting, Work
 
@@ -24,10 +25,10 @@ EXIT_CODES = (
 class Saving(NamedTuple):
     """What is written, and where to."""
 
-    output: Path | None
+    output: Target | None
     save: tuple[str, ...]
     table: Path | None
-    overlay: Path | None
+    overlay: Target | None
 
 
 saving = options.as_one(
@@ -36,8 +37,9 @@ saving = options.as_one(
     click.option(
         "-o",
         "--output",
-        type=options.FILE,
-        help="Label image (TIFF), or the folder for all results.  [default: beside each image]",
+        type=TargetPath(),
+        help="Label image (TIFF), or the folder for all results; what ends in / is a folder. Images from several "
+        "folders go to folders of the same names in it.  [default: beside each image]",
     ),
     click.option(
         "--save",
@@ -54,7 +56,7 @@ saving = options.as_one(
         help="One table of all images, one row per object: .csv, .parquet or .h5ad (AnnData).",
     ),
     click.option(
-        "--overlay", type=options.FILE, help="Write a PNG of the outlines on the image, or a folder of them."
+        "--overlay", type=TargetPath(), help="Write a PNG of the outlines on the image, or a folder of them."
     ),
 )
 
@@ -130,7 +132,7 @@ def predict(
         raise click.UsageError("Give --gamma or --gamma-abs, not both.")
     from cellsegmenter import io
 
-    inputs = io.expand_inputs(images)
+    inputs = find_inputs(images, running.say)
     jobs = plan(inputs, saving.output, saving.save, saving.overlay)
     table = saving.table
     if table is not None:

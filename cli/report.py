@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from . import options
+from .inputs import find_inputs
 from .models import channel_axis, load_model
 from .outputs import check_outputs
 
@@ -42,10 +43,9 @@ def report(
 
     MODEL is a file of `cellseg fit`; without it the report is of the built-in model.
     """
-    from cellsegmenter import io
     from cellsegmenter.report import write_report
 
-    paths = io.expand_inputs(images)
+    paths = find_inputs(images, running.say)
     check_outputs([output], paths if model is None else [*paths, model])
     files = [file for path in paths for file in reading.images(path)]
     segmenter = load_model(model).set_params(device=running.device, random_state=running.seed)

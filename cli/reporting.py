@@ -83,6 +83,11 @@ def answer(text: str) -> None:
         raise click.ClickException(f"the answer cannot be printed: {getattr(lost, 'strerror', None) or lost}")
 
 
+def note(message: str) -> None:
+    """A remark beside an answer, which is alone on standard output."""
+    echo(message, err=True)
+
+
 def warn(message: str) -> None:
     """A warning as one line, on the screen and in the log."""
     logger.warning(message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -90,10 +90,11 @@ def collect(images: ImageStack, level: int, planes: list[Plane], segmenter: Cell
     return Result(images, level, planes, labels, stack(tables))
 
 
-def write_results(job: Job, result: Result, metadata: dict[str, Any]) -> None:
-    """Write all files of a job but the manifest."""
+def write_results(job: Job, result: Result, metadata: dict[str, Any]) -> Iterator[str]:
+    """Write all files of a job but the manifest, and tell of each kind when its file is complete."""
     for kind, path in job.files.items():
         WRITERS[kind](path, result, metadata)
+        yield kind
 
 
 def stack(tables: Sequence[Table]) -> Table:
@@ -116,6 +117,8 @@ def with_image(table: Table, name: str) -> Table:
 
 def describe(segmentation: Segmentation, seen: Seen, seconds: float, *, given: bool) -> str:
     """What was found, at which scale and resolution, which may have been given, and how long it took."""
+    from cellsegmenter.wording import counted
+
     resolution = segmentation.resolution
     size = "" if seen.scale == 1 else f", taken to be {seen.diameter:.3g} px across"
     if not len(segmentation):
@@ -125,8 +128,9 @@ def describe(segmentation: Segmentation, seen: Seen, seconds: float, *, given: b
     chosen = "as given" if given else "the model's own"
     if resolution.chosen_by == "auto":
         chosen = "chosen automatically"
+    objects = counted(len(segmentation), "object")
     return (
-        f"  {len(segmentation)} objects{count} ({seconds:.1f} s){size}, at γ_abs = {resolution.absolute:.3g}, "
+        f"  {objects}{count} ({seconds:.1f} s){size}, at γ_abs = {resolution.absolute:.3g}, "
         f"{chosen}; in this image that is --gamma {resolution.gamma:.4g} ({resolution.method})"
     )
 

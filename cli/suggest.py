@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import options, reporting
+from .inputs import find_inputs
 from .models import channel_axis
 from .outputs import check_outputs
 from .pasting import reading_words
@@ -49,11 +50,10 @@ def suggest(
     Counts bright objects by a threshold and cuts at necks, and prints ranges around what it counted, in the
     fit command that uses them. Look at the picture first: the bounds are as good as the outlines in it.
     """
-    from cellsegmenter import io
     from cellsegmenter.counting_picture import write_counting_picture
     from cellsegmenter.suggest import suggest_bounds
 
-    paths = io.expand_inputs(images)
+    paths = find_inputs(images, reporting.note)
     check_outputs([picture], paths)
     files = [file for path in paths for file in reading.images(path)]
     suggested = suggest_bounds(
@@ -71,6 +71,8 @@ def suggest(
 
 def explained(suggested: SuggestedBounds) -> list[str]:
     """The proposal in sentences."""
+    from cellsegmenter.wording import counted
+
     scale = suggested.scales[0]
     rescaled = ""
     if suggested.diameter == "auto":
@@ -80,7 +82,7 @@ def explained(suggested: SuggestedBounds) -> list[str]:
     low, high = suggested.object_size
     least, most = (100 * fraction for fraction in suggested.area)
     return [
-        f"counted {suggested.n_objects} objects in {suggested.n_images} image(s), on average "
+        f"counted {counted(suggested.n_objects, 'object')} in {counted(suggested.n_images, 'image')}, on average "
         f"{suggested.object_diameter:.1f} px across",
         f"  a window of {suggested.window_size} px{rescaled} holds {suggested.density[0]:g} to "
         f"{suggested.density[1]:g} objects, which cover {least:.2g} to {most:.2g} % of it",

@@ -9,7 +9,7 @@ import click
 from . import options, reporting
 from .models import channel_axis, load_model
 from .outputs import check_outputs
-from .pasting import pasteable, reading_words
+from .pasting import reading_words
 
 # A larger region makes a page that browsers show slowly.
 LARGEST_SIDE = 2048  # px
@@ -58,14 +58,16 @@ def tune(
     Cuts a region of IMAGE at some twenty resolutions and writes one HTML page: move the slider, and the page says
     which `cellseg predict` command applies what you see to the whole image.
     """
+    from cellsegmenter.files import pasteable
     from cellsegmenter.tuning import write_tuning_page
     from cellsegmenter.tuning.page import GAMMA_PLACE
+    from cellsegmenter.wording import counted
 
     check_outputs([output], [image])
     files = list(reading.images(image))
     if len(files) != 1:
         raise click.UsageError(
-            f"{image} holds {len(files)} images; choose one of them by --z, --t or --page."
+            f"{image} holds {counted(len(files), 'image')}; choose one of them by --z, --t or --page."
         )
     file = files[0]
     running.say(f"{image}: {file.interpretation}")
@@ -94,7 +96,9 @@ def tune(
     write_tuning_page(output, sweep, command=pasteable(command), subtitle=subtitle)
     best = sweep.cuts[sweep.automatic]
     if any(cut.n_objects for cut in sweep.cuts):
-        running.say(f"  {best.n_objects} objects at γ_abs = {best.absolute:.3g}, the automatic choice")
+        running.say(
+            f"  {counted(best.n_objects, 'object')} at γ_abs = {best.absolute:.3g}, the automatic choice"
+        )
     else:
         reporting.warn("nothing is found in this region at any resolution; choose another by --region")
     running.say(f"  wrote {output}")

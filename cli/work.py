@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from . import options, reporting
-from .manifest import differences, earlier_files, found, manifest, write_manifest
+from .manifest import differences, earlier_files, found, is_recorded, manifest, write_manifest
 from .memory import Memory
 from .models import channel_axis
 from .outputs import Job
-from .results import Plane, Seen, collect, describe, with_image, write_results
+from .results import Plane, Result, Seen, collect, describe, with_image, write_results
 
 if TYPE_CHECKING:
     from cellsegmenter import CellSegmenter
@@ -40,8 +41,6 @@ class Cutting(NamedTuple):
 class Refusal(click.ClickException):
     """Why a --gamma does not suit an image, and which value does."""
 
-    exit_code = 2  # as for other options that cannot be used as given
-
     def __init__(self, image: Path, error: ResolutionError) -> None:
         fits = error.suggestion
         super().__init__(
@@ -65,6 +64,7 @@ class Work:
         skip_existing: bool,
         keep_tables: bool,
     ) -> None:
+        from cellsegmenter.files import path_text
         from cellsegmenter.provenance import model_hash
 
         self.built_in = model is None
@@ -77,7 +77,7 @@ class Work:
         self.keep_tables = keep_tables
         self.tables: list[Table] = []
         self.request = {
-            "model": "built-in" if model is None else str(model.absolute()),
+            "model": "built-in" if model is None else path_text(model),
             "model_sha256": model_hash(segmenter.model_, segmenter.recognition_, segmenter.intensity),
             "seed": running.seed,
             **cutting._asdict(),
@@ -93,13 +93,7 @@ class Work:
         planes = [self._plane(job, image, number) for number, image in enumerate(images)]
         segmented = time.perf_counter()
         result = collect(images, self.reading.level, planes, self.segmenter)
-        write_results(job, result, self._metadata(job, result.segmentations))
-        written = time.perf_counter()
-        seconds = {"segment": segmented - started, "measure_and_write": written - segmented}
-        request = self._full_request()
-        write_manifest(job.manifest, manifest(job, result, request, seconds))
-        for files, others in differences(job.manifest, request, earlier_files(job.manifest)).items():
-            self.running.say(f"  left as it is, made with another {', '.join(others)}: {files}")
+        self._write(job, result, segmented - started)
         for plane in planes:
             self.memory.release(plane.work_folder)
         if self.keep_tables:
@@ -115,12 +109,34 @@ class Work:
         self.running.say(f"{job.image}: {images[0].interpretation}{planes}")
         self.running.say("\n".join(f"  would write {path}" for path in job.outputs))
 
+    def _write(self, job: Job, result: Result, seconds: float) -> None:
+        """Write all files of a job and the record of how they were made; should one fail, of those that are there."""
+        started = time.perf_counter()
+        request = self._full_request()
+        finished: dict[str, Path] = {}
+
+        def record() -> None:
+            spent = {"segment": seconds, "measure_and_write": time.perf_counter() - started}
+            write_manifest(job.manifest, manifest(job._replace(files=finished), result, request, spent))
+
+        try:
+            for kind in write_results(job, result, self._metadata(job, result.segmentations)):
+                finished[kind] = job.files[kind]
+        except Exception:
+            if finished:
+                with suppress(OSError):  # the first failure is the one to tell of
+                    record()
+            raise
+        record()
+        for files, others in differences(job.manifest, request, earlier_files(job.manifest)).items():
+            self.running.say(f"  left as it is, made with another {', '.join(others)}: {files}")
+
     def _read(self, job: Job) -> ImageStack:
         return self.reading.images(job.image)
 
     def _is_done(self, job: Job) -> bool:
-        """Whether all results are there; warns if they were made in another way."""
-        if not all(path.exists() for path in job.files.values()):
+        """Whether all results are there and recorded; warns if they were made in another way."""
+        if not (all(path.exists() for path in job.outputs) and is_recorded(job)):
             return False
         self.running.say(f"{job.image}: skipped, its results are there")
         for files, others in differences(job.manifest, self._full_request(), job.files.values()).items():

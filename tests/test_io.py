@@ -471,18 +471,18 @@ def test_check_writable_heeds_permissions(tmp_path, monkeypatch):
 
 
 def test_expand_inputs(tmp_path):
-    results = ("a_overlay.png", "a_confidence.tif", "a_foreground.tif")
-    for name in ("b.tif", "a.PNG", "a_labels.tif", ".hidden.tif", "notes.txt", *results):
+    for name in ("b.tif", "a.PNG", "a_labels.tif", ".hidden.tif", "notes.txt"):
         (tmp_path / name).touch()
-    for name in ("deep", "c.ome.zarr", "a_cells.ome.zarr"):
+    for name in ("deep", "c.ome.zarr"):
         (tmp_path / name).mkdir()
     names = [path.name for path in io.expand_inputs([tmp_path / "b.tif", tmp_path])]
-    assert names == ["b.tif", "a.PNG", "c.ome.zarr"]
-    assert io.expand_inputs([str(tmp_path / "*.tif")]) == [tmp_path / "b.tif"]
+    assert names == ["b.tif", "a.PNG", "a_labels.tif", "c.ome.zarr"]
+    assert io.expand_inputs([str(tmp_path / "b*.tif")]) == [tmp_path / "b.tif"]
+    io.write_labels(tmp_path / "a_labels.tif", np.zeros((3, 3), int))
     for path, message in [
         (tmp_path / "deep", "without images"),
         (tmp_path / "*.jpg", "matches no image"),
-        (tmp_path / "*_labels.tif", "matches no image"),
+        (tmp_path / "*_labels.tif", "matches no image.*left out, as results and no images"),
         (tmp_path / "x.tif", "does not exist"),
     ]:
         with pytest.raises(io.ImageFileError, match=message):

@@ -1,24 +1,31 @@
 """Readers and writers of image files, tables and what other programs open."""
 
-from ._files import ImageFileError, check_writable, expand_inputs, replacing
+from ._files import ImageFileError, check_writable, replacing
 from ._geojson import write_geojson
+from ._inputs import Inputs, expand_inputs, find_inputs, image_stem
 from ._overlays import Panel, write_montage, write_overlay
 from ._readers import ImageFile, ImageStack, read_image, read_images
+from ._results import MANIFEST_ENDING, marked_png
 from ._rois import write_rois
 from ._tables import check_table_path, to_anndata, write_table
 from ._writers import confidence_map, write_labels, write_map
 from ._zarr_writer import add_ome_zarr_labels, write_ome_zarr
 
 __all__ = [
+    "MANIFEST_ENDING",
     "ImageFile",
     "ImageFileError",
     "ImageStack",
+    "Inputs",
     "Panel",
     "add_ome_zarr_labels",
     "check_table_path",
     "check_writable",
     "confidence_map",
     "expand_inputs",
+    "find_inputs",
+    "image_stem",
+    "marked_png",
     "read_image",
     "read_images",
     "replacing",

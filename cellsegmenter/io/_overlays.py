@@ -14,6 +14,7 @@ from skimage.segmentation import find_boundaries
 from cellsegmenter.normalize import normalize_image
 
 from ._files import ImageFileError, replacing
+from ._results import marked_png
 
 __all__ = ["Panel", "write_montage", "write_overlay"]
 
@@ -128,4 +129,4 @@ def _check_path(path: str | Path) -> None:
 
 def _save(path: str | Path, picture: Image.Image) -> None:
     with replacing(path) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", pnginfo=marked_png())

@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cellsegmenter.files import text_of
 from cellsegmenter.packages import needs
 
 from ._files import ImageFileError, replacing_folder
 from ._layout import ImageStack
 from ._ome_zarr import ome_attributes
+from ._results import CREATOR
 from ._stacks import check_labels
 
 __all__ = ["LABELS_NAME", "add_ome_zarr_labels", "write_ome_zarr"]
@@ -93,8 +95,8 @@ def write_ome_zarr(
             for rows in _bands(shape[-2]):
                 full[(*at, Ellipsis, rows, slice(None))] = np.asarray(array[..., rows, :])
         n_levels = _add_levels(root, _mean_of_four)
-        name = Path(path).name.partition(".")[0]
-        root.attrs.update({"multiscales": [_multiscale(name, grid, n_levels, "0.4")]})
+        name = text_of(Path(path).name.partition(".")[0])
+        root.attrs.update({"multiscales": [_multiscale(name, grid, n_levels, "0.4")], "_creator": CREATOR})
         label_grid = _grid(images.axes + "YX", first.pixel_size)
         in_order = Arranged(labels, list(range(len(labels.shape))), ())
         _write_labels(zarr, root, in_order, label_grid, table, "0.4")

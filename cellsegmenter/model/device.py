@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
-__all__ = ["autocast_for", "channels_last_pays", "resolve_device"]
+__all__ = ["autocast_for", "channels_last_pays", "resolve_device", "threads_for"]
+
+# Measured: with two threads, 512 × 512 px take twice the CPU seconds of one thread, and are not done sooner.
+_PIXELS_PER_THREAD = 2**18
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -48,3 +52,14 @@ def autocast_for(device: torch.device) -> AbstractContextManager[None]:
 def channels_last_pays(device: torch.device) -> bool:
     """Convolutions in channels-last order: measured 5 to 15 % faster on CPUs, more on tensor cores; not on MPS."""
     return device.type in ("cpu", "cuda")
+
+
+@contextmanager
+def threads_for(n_pixels: int) -> Iterator[None]:
+    """No more of torch's threads on the CPU than so many pixels keep busy; on a busy machine idle ones wait long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(before, n_pixels // _PIXELS_PER_THREAD)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
+from cellsegmenter.model.device import threads_for
 from cellsegmenter.normalize import KNEE, linear_intensity
 from cellsegmenter.recognition.blocks import Surroundings, block_lattice, read_around
 from cellsegmenter.recognition.calibration import Evidence
@@ -128,16 +129,18 @@ def _read(model: FittedModel, image: Any, block: Region) -> _BlockPixels:
 
 def _find_in_block(store: Store, model: FittedModel, pixels: _BlockPixels) -> Record:
     assert model.recognition is not None
-    stars, score = propose(
-        model.recognition, pixels.recognition, pixels.block, pixels.image_shape, model.intensity, model.device
-    )
-    witness, z_what = testify(model.generative, pixels.generative, stars, model.device)
+    block, around = pixels.block, pixels.recognition
+    with threads_for(block.height * block.width):
+        stars, score = propose(
+            model.recognition, around, block, pixels.image_shape, model.intensity, model.device
+        )
+        witness, z_what = testify(model.generative, pixels.generative, stars, model.device)
     return {
         "centre": stars.centre,
         "radii": stars.radii,
         "score": score,
         "witness": witness,
-        "contrast": contrast_of(stars, pixels.recognition, model.working_diameter),
+        "contrast": contrast_of(stars, around, model.working_diameter),
         "z_what": z_what,
     }
 
