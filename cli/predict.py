@@ -132,6 +132,7 @@ def predict(
         raise click.UsageError("Give --gamma or --gamma-abs, not both.")
     from cellsegmenter import io
 
+    memory.warn_of_too_little()
     inputs = find_inputs(images, running.say)
     jobs = plan(inputs, saving.output, saving.save, saving.overlay)
     table = saving.table
