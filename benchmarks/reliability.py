@@ -1,0 +1,315 @@
+"""Whether long runs hold: memory, kills, full disks, workers that die.
+
+    OMP_NUM_THREADS=1 python benchmarks/reliability.py memory
+    OMP_NUM_THREADS=1 python benchmarks/reliability.py kill
+    OMP_NUM_THREADS=1 python benchmarks/reliability.py disk       # as root, to mount a small disk
+    OMP_NUM_THREADS=1 python benchmarks/reliability.py workers
+
+`memory` predicts small images again and again in one process.  `kill` ends `cellseg fit` and a large `cellseg predict`
+by SIGKILL at random moments, starts them again, and compares the bytes of what they write with those of a run left
+alone.  `disk` predicts on disks of ever more room, too small at first.  `workers` kills a worker of a dask cluster
+while it is at each stage.  Images are made up.  results/reliability.json has a row for each of them; anything that does
+not hold is an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import tifffile
+import torch
+from scoring import keep_row
+
+from cellsegmenter import AbsoluteResolution, CellSegmenter
+from cellsegmenter.datasets import make_nuclei
+
+RESULTS = Path(__file__).parent / "results" / "reliability.json"
+CELLSEG = [
+    sys.executable,
+    "-c",
+    "import sys; from cellsegmenter_cli.main import cellseg; sys.exit(cellseg())",
+]
+QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+LARGEST_GROWTH = 0.05  # of the memory after the warm-up
+
+
+def nuclei(side: int, random_state: int = 0) -> np.ndarray:
+    """A square of nuclei; beyond 1024 px it repeats itself."""
+    tile = min(side, 1024)
+    image = make_nuclei(1, size=tile, count=(tile**2 // 700,) * 2, random_state=random_state).images[0]
+    times = -(-side // tile)
+    return (255 * np.clip(np.tile(image, (times, times))[:side, :side], 0, 1)).astype(np.uint8)
+
+
+# --- memory -----------------------------------------------------------------------------------------------------
+
+
+def resident_mib() -> float:
+    """Memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def memory(options: argparse.Namespace) -> dict[str, Any]:
+    """Predict, measure and forget; memory after the warm-up and at its highest later."""
+    segmenter = CellSegmenter.pretrained().set_params(random_state=0, device="cpu")
+    images = [nuclei(side, seed) for seed in range(10) for side in (96, 128, 160)]
+    after_warm_up, highest = 0.0, 0.0
+    for number in range(options.predictions):
+        image = images[number % len(images)]
+        cut = segmenter.consensus(image).cut()
+        segmenter.table(cut, image)
+        if number == options.predictions // 5:
+            after_warm_up = resident_mib()
+        highest = max(highest, resident_mib()) if after_warm_up else 0.0
+    growth = highest / after_warm_up - 1
+    assert growth < LARGEST_GROWTH, f"memory grew by {growth:.1%}"
+    return {
+        "predictions": options.predictions,
+        "mib_after_warm_up": round(after_warm_up),
+        "highest_mib_later": round(highest),
+        "growth": round(growth, 4),
+    }
+
+
+# --- kills ------------------------------------------------------------------------------------------------------
+
+
+def run(command: list[str]) -> float:
+    """Run a command to its end; its seconds."""
+    started = time.perf_counter()
+    subprocess.run(command, check=True, **QUIET)
+    return time.perf_counter() - started
+
+
+def contents(paths: list[Path]) -> list[bytes]:
+    return [path.read_bytes() for path in paths]
+
+
+def killed_and_resumed(
+    command: list[str],
+    results: list[Path],
+    state: list[Path],
+    stage: Callable[[], str],
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """Kill a command at random moments, each time starting it again; its results must be those of a run left alone.
+
+    Parameters
+    ----------
+    command : list of str
+    results, state : list of Path
+        Files, deleted before every new run; the results are compared.
+    stage : callable
+        Says how far the run has come.
+    """
+    draw = random.Random(options.seed)
+    seconds = run(command)
+    expected = contents(results)
+    stages: dict[str, int] = {}
+    resumed_runs = 0
+    while sum(stages.values()) < options.kills:
+        for path in (*results, *state):
+            path.unlink(missing_ok=True)
+        finished = False
+        while not finished and sum(stages.values()) < options.kills:
+            process = subprocess.Popen(command, **QUIET)
+            try:
+                process.wait(draw.uniform(0.15, 0.7) * seconds)
+                assert process.returncode == 0, f"exit code {process.returncode}"
+                finished = True
+            except subprocess.TimeoutExpired:
+                reached = stage()
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                stages[reached] = stages.get(reached, 0) + 1
+        if not finished:
+            run(command)
+        assert contents(results) == expected, "the results of a run that was killed differ"
+        resumed_runs += 1
+    return {"killed_while": stages, "runs": resumed_runs, "seconds_of_a_run": round(seconds, 1)}
+
+
+def kill_fit(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """`cellseg fit`, in its wake and its sleep phase."""
+    images = [folder / f"{number}.tif" for number in range(3)]
+    for number, path in enumerate(images):
+        tifffile.imwrite(path, nuclei(224, number))
+    model, checkpoint = folder / "model.safetensors", folder / "run.pt"
+    sleep = folder / "run-sleep.pt"
+    bounds = "--density 3 8 --area 0.15 0.5 --object-size 8 28 --window-size 64 --shape blob --network small"
+    how = f"--steps {options.steps} --batch-size 2 --recognition-steps {options.sleep_steps} --recognition one_pass"
+    command = [*CELLSEG, "fit", *map(str, images), "-o", str(model), "--checkpoint", str(checkpoint)]
+    command += [*bounds.split(), *how.split(), "--device", "cpu"]
+
+    def stage() -> str:
+        if sleep.exists():
+            return "sleep phase"
+        return "wake phase" if checkpoint.exists() else "before the first checkpoint"
+
+    return killed_and_resumed(command, [model], [checkpoint, sleep], stage, options)
+
+
+def kill_predict(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """`cellseg predict` of an image that has a work folder."""
+    image = folder / "image.tif"
+    tifffile.imwrite(image, nuclei(options.side))
+    results = [folder / f"image_{ending}" for ending in ("labels.tif", "cells.csv", "overlay.png")]
+    command = [*CELLSEG, "predict", str(image), "--max-memory", "1M", "--save", "labels,table,overlay"]
+
+    def stage() -> str:
+        names = {path.name.split("-")[0] for path in (folder / "image-0_work").glob("*.np*")}
+        return f"after {max(names)}" if names else "before the first block"
+
+    return killed_and_resumed([*command, "--device", "cpu"], results, [], stage, options)
+
+
+def kill(options: argparse.Namespace) -> dict[str, Any]:
+    """Both commands."""
+    found = {}
+    for name, measure in (("fit", kill_fit), ("predict", kill_predict)):
+        with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+            found[name] = measure(Path(folder), options)
+    return found
+
+
+# --- full disks -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def small_disk(folder: Path, kib: int) -> Iterator[Path]:
+    """A disk of so much room at a folder."""
+    folder.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def disk(options: argparse.Namespace) -> dict[str, Any]:
+    """Predict on disks that are too small; what is there must be whole and recorded, and more room must complete it."""
+    outcomes: dict[str, int] = {}
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        image, out = Path(scratch, "image.tif"), Path(scratch, "out")
+        tifffile.imwrite(image, nuclei(options.side))
+        command = [*CELLSEG, "predict", str(image), "--max-memory", "1M", "--device", "cpu", "-o", str(out)]
+        command += ["--save", "labels,table,overlay,geojson,maps"]
+        with small_disk(out, 2**21):
+            run(command)
+            expected = whole_results(out)
+            most = sum(map(len, expected.values())) // 1024
+        room = 64
+        while room < 2**21:
+            with small_disk(out, room):
+                done = subprocess.run(command, capture_output=True, text=True)
+                kept = whole_results(out)
+                if done.returncode == 0:
+                    assert kept == expected
+                    break
+                assert done.returncode == 1, done.stderr
+                message = done.stderr.strip().splitlines()[-1]
+                assert "No space left on device" in message, done.stderr
+                assert str(out) in message, message
+                reached = f"{len(kept)} files kept"
+                outcomes[reached] = outcomes.get(reached, 0) + 1
+                subprocess.run(["mount", "-o", "remount,size=2G", str(out)], check=True)
+                run([*command, "--skip-existing"])
+                assert whole_results(out) == expected
+            room = round(room * 1.5)
+    return {"refused_with": outcomes, "enough_kib": room, "results_kib": most}
+
+
+def whole_results(out: Path) -> dict[str, bytes]:
+    """The results in a folder; each must be recorded, and nothing half written may lie beside it."""
+    assert not list(out.glob(".*")), list(out.glob(".*"))
+    files = {path.name: path.read_bytes() for path in out.glob("*") if path.is_file()}
+    manifest = json.loads(files.pop("image_manifest.json", b'{"outputs": {}}'))
+    recorded = {Path(file).name for file in manifest["outputs"].values()}
+    assert recorded == set(files), (recorded, set(files))
+    return files
+
+
+# --- workers ----------------------------------------------------------------------------------------------------
+
+STAGES = {
+    "one_pass": ("found", "cells"),
+    "windows": ("found", "pixels", "components", "edges", "communities", "parts", "mass"),
+}
+
+
+def workers(options: argparse.Namespace) -> dict[str, Any]:
+    """Kill a worker of a dask cluster when the first record of a stage is there; labels must be the same."""
+    killed: dict[str, list[str]] = {}
+    image = nuclei(600)
+    for way, stages in STAGES.items():
+        segmenter = CellSegmenter.pretrained().set_params(random_state=0, device="cpu", recognition=way)
+        segmenter.set_params(n_jobs=1)
+        expected = segmenter.consensus(image).cut(AbsoluteResolution(0.2)).labels
+        for stage in stages:
+            with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+                labels = with_a_kill(segmenter, image, Path(folder, "work"), stage)
+            np.testing.assert_array_equal(labels, expected)
+            killed.setdefault(way, []).append(stage)
+    return {"killed_in": killed}
+
+
+def with_a_kill(segmenter: CellSegmenter, image: np.ndarray, folder: Path, stage: str) -> np.ndarray:
+    """Labels by a cluster of two workers, one of which is killed."""
+    import distributed
+
+    shape = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with distributed.LocalCluster(**shape) as cluster, distributed.Client(cluster) as client:
+        client.run(torch.set_num_threads, 1)
+        killed = threading.Event()
+
+        def kill_one() -> None:
+            while not any(stage in path.name for path in folder.glob("*.npz")):
+                time.sleep(0.002)
+            os.kill(next(iter(cluster.workers.values())).pid, signal.SIGKILL)
+            killed.set()
+
+        threading.Thread(target=kill_one, daemon=True).start()
+        with joblib.parallel_config(backend="dask", n_jobs=-1):
+            segmenter.set_params(n_jobs=None)
+            consensus = segmenter.consensus(image, work_folder=folder)
+            labels = consensus.cut(AbsoluteResolution(0.2)).labels[...]
+        assert killed.wait(1), f"no worker was killed: there is no record of {stage}"
+    return labels
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("memory", "kill", "disk", "workers"))
+    parser.add_argument("--predictions", type=int, default=2000)
+    parser.add_argument("--kills", type=int, default=10, help="of each command")
+    parser.add_argument("--steps", type=int, default=500, help="of the wake phase of a fit")
+    parser.add_argument("--sleep-steps", type=int, default=250)
+    parser.add_argument("--side", type=int, default=3000, help="px of the large image")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of kills")
+    parser.add_argument("--scratch", type=Path, help="where files are put for a while")
+    options = parser.parse_args()
+    started = time.perf_counter()
+    measure = {"memory": memory, "kill": kill, "disk": disk, "workers": workers}[options.what]
+    found = measure(options)
+    keep_row(RESULTS, {"what": options.what}, found | {"seconds": round(time.perf_counter() - started)})
+
+
+if __name__ == "__main__":
+    main()
