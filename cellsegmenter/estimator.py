@@ -141,7 +141,8 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
     device : str, default="auto"
         "auto" is CUDA, else MPS, else the CPU.
     random_state : int, RandomState or None, default=None
-        Of training and sampling.
+        Of training and sampling.  With None every call draws new samples, so the labels of `predict` and the codes of
+        `transform` are of different ones.  For labels, table and codes of the same samples see `consensus`.
     warm_start : bool, default=False
         Whether another `fit` goes on from the model at hand: without a warm-up, and by default at a fifth of the
         learning rate.
@@ -263,8 +264,8 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         Returns
         -------
         ImageConsensus
-            ``.cut(resolution)`` gives labels, confidence and the absolute resolution; ``.n_objects`` the number of
-            objects in each posterior sample.
+            ``.cut(resolution)`` gives labels, confidence, latent codes (``z_what``) and the absolute resolution, all of
+            the same samples, and `table` its table; ``.n_objects`` the number of objects in each posterior sample.
 
         Raises
         ------
@@ -272,6 +273,16 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             If the folder holds something else.
         ValueError
             If there is a `work_folder` and no seed, or `image` is not one image.
+
+        Examples
+        --------
+        >>> from cellsegmenter import CellSegmenter
+        >>> from cellsegmenter.datasets import load_nuclei
+        >>> image, segmenter = load_nuclei()[0], CellSegmenter.pretrained()
+        >>> cut = segmenter.consensus(image).cut()  # one set of samples, with or without a seed
+        >>> table = segmenter.table(cut, image)
+        >>> len(table["label"]) == len(cut.z_what) == int(cut.labels.max())
+        True
         """
         self._check_fitted()
         if work_folder is not None:
@@ -337,6 +348,10 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         -------
         ndarray of int32, or list of them
             (H, W) for one image, (N, H, W) for a batch, a list for a list.  0 is background, 1..n the objects.
+
+        Notes
+        -----
+        Without a seed, another call such as `transform` draws other samples; see `consensus`.
         """
         return labels_like(X, [s.labels for s in self._segment(X, resolution)], self.channel_axis)
 
@@ -377,8 +392,8 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         Returns
         -------
         ndarray (n_objects, latent_dim), float32
-            Images in the order of X, objects in the order of their labels.  With
-            ``set_output(transform="pandas")`` a frame indexed by (image, label).
+            Images in the order of X, objects in the order of their labels: those of `predict` with the same seed,
+            see `consensus`.  With ``set_output(transform="pandas")`` a frame indexed by (image, label).
         """
         table = stack_tables([latent_columns(s) for s in self._segment(X, None)])
         return latent_output(self, table, self.model_.config.latent_dim)

@@ -264,9 +264,14 @@ class TestFullDisk:
         path = tmp_path / "x.csv"
         if error.filename == "{temporary}":
             error.filename = str(path_beside(path))
-        with pytest.raises(OSError, match=message) as caught, in_one_go(path) as temporary:
-            temporary.write_text("half")
-            raise error
+
+        def write() -> None:
+            with in_one_go(path) as temporary:
+                temporary.write_text("half")
+                raise error
+
+        with pytest.raises(OSError, match=message) as caught:
+            write()
         assert caught.value.errno == error.errno
         assert ".part" not in str(caught.value)
         assert names(tmp_path) == []
