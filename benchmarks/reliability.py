@@ -7,9 +7,9 @@
 
 `memory` predicts small images again and again in one process.  `kill` ends `cellseg fit` and a large `cellseg predict`
 by SIGKILL at random moments, starts them again, and compares the bytes of what they write with those of a run left
-alone.  `disk` predicts on disks of ever more room, too small at first.  `workers` kills a worker of a dask cluster
-while it is at each stage.  Images are made up.  results/reliability.json has a row for each of them; anything that does
-not hold is an error.
+alone, but for the seconds in the history of a model.  `disk` predicts on disks of ever more room, too small at first.
+`workers` kills a worker of a dask cluster while it is at each stage.  Images are made up.  results/reliability.json has
+a row for each of them; anything that does not hold is an error.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ import joblib
 import numpy as np
 import tifffile
 import torch
+from safetensors import safe_open
 from scoring import keep_row
 
 from cellsegmenter import AbsoluteResolution, CellSegmenter
@@ -97,7 +98,17 @@ def run(command: list[str]) -> float:
 
 
 def contents(paths: list[Path]) -> list[bytes]:
-    return [path.read_bytes() for path in paths]
+    """The bytes of files; those of a model without the seconds that its training took."""
+    return [model_bytes(path) if path.suffix == ".safetensors" else path.read_bytes() for path in paths]
+
+
+def model_bytes(path: Path) -> bytes:
+    with safe_open(path, framework="np") as file:
+        description = json.loads(file.metadata()["description"])
+        tensors = [file.get_tensor(name).tobytes() for name in sorted(file.keys())]
+    for name in ("history_", "recognition_history_"):
+        description[name].pop("seconds")
+    return b"".join([json.dumps(description).encode(), *tensors])
 
 
 def killed_and_resumed(
@@ -213,7 +224,7 @@ def disk(options: argparse.Namespace) -> dict[str, Any]:
             run(command)
             expected = whole_results(out)
             most = sum(map(len, expected.values())) // 1024
-        room = 64
+        room = 128
         while room < 2**21:
             with small_disk(out, room):
                 done = subprocess.run(command, capture_output=True, text=True)
@@ -227,10 +238,11 @@ def disk(options: argparse.Namespace) -> dict[str, Any]:
                 assert str(out) in message, message
                 reached = f"{len(kept)} files kept"
                 outcomes[reached] = outcomes.get(reached, 0) + 1
+                print(f"{room} KiB: {message}", file=sys.stderr)
                 subprocess.run(["mount", "-o", "remount,size=2G", str(out)], check=True)
                 run([*command, "--skip-existing"])
                 assert whole_results(out) == expected
-            room = round(room * 1.5)
+            room *= 2
     return {"refused_with": outcomes, "enough_kib": room, "results_kib": most}
 
 
@@ -299,9 +311,9 @@ def main() -> None:
     parser.add_argument("what", choices=("memory", "kill", "disk", "workers"))
     parser.add_argument("--predictions", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=10, help="of each command")
-    parser.add_argument("--steps", type=int, default=500, help="of the wake phase of a fit")
-    parser.add_argument("--sleep-steps", type=int, default=250)
-    parser.add_argument("--side", type=int, default=3000, help="px of the large image")
+    parser.add_argument("--steps", type=int, default=420, help="of the wake phase of a fit")
+    parser.add_argument("--sleep-steps", type=int, default=220)
+    parser.add_argument("--side", type=int, default=2500, help="px of the large image")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of kills")
     parser.add_argument("--scratch", type=Path, help="where files are put for a while")
     options = parser.parse_args()
