@@ -7,6 +7,7 @@ on by making the records that are missing, and memory or folder, one process or 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -206,9 +207,14 @@ class FolderStore:
 
 def _take_room(path: Path) -> None:
     """Take the room of a whole file on the disk now: a mapped one that finds the disk full later ends the process."""
-    if hasattr(os, "posix_fallocate"):
-        with open(path, "r+b") as file:
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with open(path, "r+b") as file:
+        try:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some file systems cannot
+                raise
 
 
 class Task(NamedTuple):

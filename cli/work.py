@@ -93,7 +93,7 @@ class Work:
         planes = [self._plane(job, image, number) for number, image in enumerate(images)]
         segmented = time.perf_counter()
         result = collect(images, self.reading.level, planes, self.segmenter)
-        self._write(job, result, segmented - started)
+        self._write(job, result, started, segmented)
         for plane in planes:
             self.memory.release(plane.work_folder)
         if self.keep_tables:
@@ -109,20 +109,19 @@ class Work:
         self.running.say(f"{job.image}: {images[0].interpretation}{planes}")
         self.running.say("\n".join(f"  would write {path}" for path in job.outputs))
 
-    def _write(self, job: Job, result: Result, seconds: float) -> None:
+    def _write(self, job: Job, result: Result, started: float, segmented: float) -> None:
         """Write all files of a job and the record of how they were made; should one fail, of those that are there."""
-        started = time.perf_counter()
         request = self._full_request()
         finished: dict[str, Path] = {}
 
         def record() -> None:
-            spent = {"segment": seconds, "measure_and_write": time.perf_counter() - started}
+            spent = {"segment": segmented - started, "measure_and_write": time.perf_counter() - segmented}
             write_manifest(job.manifest, manifest(job._replace(files=finished), result, request, spent))
 
         try:
             for kind in write_results(job, result, self._metadata(job, result.segmentations)):
                 finished[kind] = job.files[kind]
-        except Exception:
+        except BaseException:  # also when the user ends it
             if finished:
                 with suppress(OSError):  # the first failure is the one to tell of
                     record()
