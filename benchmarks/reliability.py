@@ -137,6 +137,7 @@ def model_bytes(path: Path) -> bytes:
     with safe_open(path, framework="np") as file:
         description = json.loads(file.metadata()["description"])
         tensors = [file.get_tensor(name).tobytes() for name in sorted(file.keys())]
+    assert "recognition" in description, "there was no sleep phase: too few objects are confident"
     for name in ("history_", "recognition_history_"):
         description[name].pop("seconds")
     return b"".join([json.dumps(description).encode(), *tensors])
@@ -172,6 +173,7 @@ def killed_and_resumed(
             reached = killed(command, draw.uniform(0.25, 0.95) * seconds, stage)
             if reached is not None:
                 stages[reached] = stages.get(reached, 0) + 1
+                print(f"killed: {reached}", file=sys.stderr)
         if reached is not None:
             run(command)
         assert contents(results) == expected, "the results of a run that was killed differ"
@@ -335,7 +337,7 @@ def main() -> None:
     parser.add_argument("what", choices=MEASURES)
     parser.add_argument("--predictions", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=10, help="of each command")
-    parser.add_argument("--steps", type=int, default=220, help="of the wake phase of a fit")
+    parser.add_argument("--steps", type=int, default=420, help="of the wake phase of a fit")
     parser.add_argument("--sleep-steps", type=int, default=210)
     parser.add_argument("--side", type=int, default=2000, help="px of the large image")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of kills")
