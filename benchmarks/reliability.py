@@ -8,7 +8,7 @@
 
 `memory` predicts small images again and again in one process.  `kill-fit` and `kill-predict` end `cellseg fit`, and
 `cellseg predict` of a large image, by SIGKILL at random moments, start them again, and compare the bytes of what they
-write with those of a run left alone; of a model all but the seconds that it took.  `disk` predicts on disks of ever more
+write with those of a run left alone; of a model all but its seconds.  `disk` predicts on disks of ever more
 room, too small at first.  `workers` kills a worker of a dask cluster while it is at each stage.  Images are made up.
 results/reliability.json has a row for each of them; anything that does not hold is an error.
 """
