@@ -1,10 +1,11 @@
 """Readers and writers of image files, tables and what other programs open."""
 
-from ._files import ImageFileError, check_writable, expand_inputs, replacing
+from ._files import ImageFileError, ImageFileWarning, check_writable, expand_inputs, replacing
 from ._geojson import write_geojson
 from ._overlays import Panel, write_montage, write_overlay
-from ._readers import ImageFile, ImageStack, read_image, read_images
+from ._readers import ImageFile, ImageStack, list_series, read_image, read_images
 from ._rois import write_rois
+from ._series import Series
 from ._tables import check_table_path, to_anndata, write_table
 from ._writers import confidence_map, write_labels, write_map
 from ._zarr_writer import add_ome_zarr_labels, write_ome_zarr
@@ -12,13 +13,16 @@ from ._zarr_writer import add_ome_zarr_labels, write_ome_zarr
 __all__ = [
     "ImageFile",
     "ImageFileError",
+    "ImageFileWarning",
     "ImageStack",
     "Panel",
+    "Series",
     "add_ome_zarr_labels",
     "check_table_path",
     "check_writable",
     "confidence_map",
     "expand_inputs",
+    "list_series",
     "read_image",
     "read_images",
     "replacing",

@@ -15,26 +15,37 @@ from cellsegmenter.files import in_one_go, path_beside
 __all__ = [
     "SUFFIXES",
     "ImageFileError",
+    "ImageFileWarning",
+    "check_claim",
     "check_writable",
     "expand_inputs",
+    "is_zarr",
     "replacing",
     "replacing_folder",
-    "square_pixel_size",
 ]
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".npy", ".zarr", ".czi", ".nd2")
+ZARR_MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 # Results, which are no input when a folder is expanded.
 RESULT_ENDINGS = ("_labels.tif", "_foreground.tif", "_confidence.tif", "_overlay.png", "_cells.ome.zarr")
 
 
 class ImageFileError(ValueError):
-    """A file cannot be used as asked; the message names it, what is wrong and what to do."""
+    """A file cannot be used as asked; the message names it, what is wrong and what to do, in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))  # decoders' own reasons may have several
+
+
+class ImageFileWarning(UserWarning):
+    """Something that a file says is not used, or a part of it is missing that was not asked for."""
 
 
 def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:
     """The image files that files, folders and patterns such as ``plate/*.tif`` stand for.
 
-    A folder stands for its image files by name, without its subfolders; a ``.zarr`` folder is an image itself.
+    A folder stands for its image files by name, without its subfolders; a ``.zarr`` folder, and every folder
+    inside of one, is an image itself.
     Neither folders nor patterns stand for results of ours (``_labels.tif``, ``_overlay.png``, ...).
 
     Returns
@@ -49,7 +60,7 @@ def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:
     """
     files: dict[Path, None] = {}
     for path in map(Path, paths):
-        if path.is_dir() and path.suffix != ".zarr":
+        if path.is_dir() and not is_zarr(path):
             found = [file for file in sorted(path.iterdir()) if _is_input(file)]
             missing = f"{path} is a folder without images; looked for {', '.join(SUFFIXES)}"
         elif glob.has_magic(str(path)) and not path.exists():
@@ -62,6 +73,14 @@ def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:
             raise ImageFileError(f"{missing}; check the path")
         files.update(dict.fromkeys(found))
     return list(files)
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a path names a zarr folder, or a group inside of one."""
+    marked = any((path / name).exists() for name in ZARR_MARKS)
+    return marked or any(
+        part.suffix.lower() == ".zarr" for part in (path, *path.absolute().parents) if part.is_dir()
+    )
 
 
 def _is_input(path: Path) -> bool:
@@ -125,8 +144,19 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def square_pixel_size(y: float | None, x: float | None) -> float | None:
-    """µm per pixel, if both sides agree to one percent; areas and lengths mean nothing on other grids."""
-    if not x or not y or abs(y - x) > 0.01 * x:
-        return None
-    return float(x)
+def check_claim(path: Path, claimed: int, stored: int, ratio: int = 2**17) -> None:
+    """Refuse a file whose header claims more pixels than any compression could hold in it: the memory would not do.
+
+    Parameters
+    ----------
+    path : Path
+    claimed, stored : int
+        Bytes of the pixels, and of the files that hold them.
+    ratio : int
+        How many times fewer bytes a compression can need; zstandard reaches about a hundred thousand.
+    """
+    if claimed > max(stored, 1) * ratio:
+        raise ImageFileError(
+            f"{path} is damaged or truncated: it claims {claimed / 1e9:.3g} GB of pixels and holds {stored:,} bytes; "
+            "copy or export it again"
+        )
