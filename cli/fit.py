@@ -10,6 +10,7 @@ from typing import NamedTuple
 import click
 
 from . import options
+from .inputs import choose_inputs
 from .models import BUILT_IN, channel_axis, load_model
 from .outputs import check_outputs
 
@@ -164,7 +165,7 @@ def fit(
     paths = io.expand_inputs(images)
     check_outputs([output, *checkpoints(training.checkpoint)], paths)
     started = time.perf_counter()
-    files = [(path, file) for path in paths for file in reading.images(path)]
+    files = [(image.path, file) for image in choose_inputs(paths, reading) for file in reading.images(image)]
     for line in understood((path, file.interpretation) for path, file in files):
         running.say(line)
     segmenter.set_params(

@@ -34,6 +34,7 @@ def manifest(job: Job, result: Result, request: dict[str, Any], seconds: dict[st
         "request": request,
         "image": {
             "file": str(job.image.absolute()),
+            "series": job.series,
             "bytes": _size(job.image),
             "interpretation": planes + first.interpretation,
             "axes": result.axes if len(first.axes) == 2 else f"{result.images.axes}{first.axes}",

@@ -32,6 +32,7 @@ class Job(NamedTuple):
     name: str  # of the image in tables: without folders, if no other image has the same
     files: dict[str, Path]  # by kind of result
     manifest: Path
+    series: int | None = None  # which one, of a file that holds several
 
     @property
     def outputs(self) -> list[Path]:
@@ -74,7 +75,7 @@ def plan(
         files = {"labels": labels} if names_file else {}
         for kind in kinds:
             files.setdefault(kind, base.with_name(f"{base.name}{ENDINGS[kind]}"))
-        if "ome-zarr" in kinds and image.suffix == ".zarr":  # labels belong under their image's group
+        if "ome-zarr" in kinds and image.suffix.lower() == ".zarr":  # labels belong under their image's group
             files["ome-zarr"] = image / "labels" / "cells"
         if overlay is not None:
             files["overlay"] = place(image, overlay, ENDINGS["overlay"], several)

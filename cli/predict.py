@@ -9,9 +9,10 @@ import click
 
 from . import options
 from .batch import run_batch
+from .inputs import choose_inputs, plan_inputs
 from .memory import Memory, memory
 from .models import load_model
-from .outputs import Kinds, check_outputs, check_packages, plan
+from .outputs import Kinds, check_outputs, check_packages
 from .results import stack
 from .work import Cutting, Work
 
@@ -131,7 +132,7 @@ def predict(
     from cellsegmenter import io
 
     inputs = io.expand_inputs(images)
-    jobs = plan(inputs, saving.output, saving.save, saving.overlay)
+    jobs = plan_inputs(choose_inputs(inputs, reading), saving.output, saving.save, saving.overlay)
     table = saving.table
     if table is not None:
         io.check_table_path(table)

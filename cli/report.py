@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from . import options
+from .inputs import choose_inputs
 from .models import channel_axis, load_model
 from .outputs import check_outputs
 
@@ -47,7 +48,7 @@ def report(
 
     paths = io.expand_inputs(images)
     check_outputs([output], paths if model is None else [*paths, model])
-    files = [file for path in paths for file in reading.images(path)]
+    files = [file for image in choose_inputs(paths, reading) for file in reading.images(image)]
     segmenter = load_model(model).set_params(device=running.device, random_state=running.seed)
     if files:
         segmenter.set_params(channel_axis=channel_axis(files[0]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import options
+from .inputs import choose_inputs
 from .models import channel_axis
 from .outputs import check_outputs
 from .pasting import reading_words
@@ -55,7 +56,7 @@ def suggest(
 
     paths = io.expand_inputs(images)
     check_outputs([picture], paths)
-    files = [file for path in paths for file in reading.images(path)]
+    files = [file for image in choose_inputs(paths, reading) for file in reading.images(image)]
     suggested = suggest_bounds(
         [file.array for file in files], channel_axis=channel_axis(files[0]), window_size=window_size
     )

@@ -81,7 +81,7 @@ class Work:
             "model_sha256": model_hash(segmenter.model_, segmenter.recognition_, segmenter.intensity),
             "seed": running.seed,
             **cutting._asdict(),
-            **reading._asdict(),
+            **reading.how,
         }
 
     def segment(self, job: Job) -> None:
@@ -116,7 +116,7 @@ class Work:
         self.running.say("\n".join(f"  would write {path}" for path in job.outputs))
 
     def _read(self, job: Job) -> ImageStack:
-        return self.reading.images(job.image)
+        return self.reading.images(job)
 
     def _is_done(self, job: Job) -> bool:
         """Whether all results are there; warns if they were made in another way."""

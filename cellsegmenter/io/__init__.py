@@ -2,10 +2,11 @@
 
 from ._files import ImageFileError, ImageFileWarning, check_writable, expand_inputs, replacing
 from ._geojson import write_geojson
+from ._ome_zarr_layout import outermost
 from ._overlays import Panel, write_montage, write_overlay
 from ._readers import ImageFile, ImageStack, list_series, read_image, read_images
 from ._rois import write_rois
-from ._series import Series
+from ._series import Series, choose_series
 from ._tables import check_table_path, to_anndata, write_table
 from ._writers import confidence_map, write_labels, write_map
 from ._zarr_writer import add_ome_zarr_labels, write_ome_zarr
@@ -20,9 +21,11 @@ __all__ = [
     "add_ome_zarr_labels",
     "check_table_path",
     "check_writable",
+    "choose_series",
     "confidence_map",
     "expand_inputs",
     "list_series",
+    "outermost",
     "read_image",
     "read_images",
     "replacing",

@@ -14,6 +14,7 @@ from cellsegmenter.files import in_one_go, path_beside
 
 __all__ = [
     "SUFFIXES",
+    "ZARR_MARKS",
     "ImageFileError",
     "ImageFileWarning",
     "check_claim",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._files import ImageFileError
+from ._files import ZARR_MARKS, ImageFileError
 from ._ome_xml import OmeImage, parse_ome_xml
 
 __all__ = ["Group", "find_groups", "ome_attributes", "outermost", "zarr_array"]
@@ -69,8 +69,13 @@ def ome_attributes(path: Path) -> dict[str, Any]:
 
 def outermost(path: Path) -> Path:
     """The folder of the whole OME-Zarr that a folder of an image is a part of."""
-    inside = [part for part in (path, *path.parents) if part.suffix.lower() == ".zarr"]
-    return inside[-1] if inside else path
+    for start in (path, path.absolute()):  # the path as it was given, if it reaches that far
+        inside = [part for part in (start, *start.parents) if part.suffix.lower() == ".zarr"]
+        if inside:
+            return inside[-1]
+    while any((path.absolute().parent / name).exists() for name in ZARR_MARKS):
+        path = path.absolute().parent
+    return path
 
 
 def zarr_array(path: Path) -> tuple[tuple[int, ...], str]:

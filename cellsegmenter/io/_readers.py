@@ -74,8 +74,17 @@ def read_image(
     ImageFileWarning
         If the file gives a pixel size that cannot be used, or lacks planes that were not asked for.
     """
-    chosen = {"channel": channel, "z": z, "t": t, "page": page}
-    return read_images(path, series=series, axes=axes, level=level, pixel_size=pixel_size, **chosen)[0]
+    return read_images(
+        path,
+        series=series,
+        axes=axes,
+        channel=channel,
+        z=z,
+        t=t,
+        page=page,
+        level=level,
+        pixel_size=pixel_size,
+    )[0]
 
 
 def read_images(

@@ -27,12 +27,12 @@ def read_tiff(path: Path, series: int | str | None, level: int) -> Source:
         images = images_of(file, path)
         number = choose_series(path, _listed(path, file, images), series).number
         image = images[number]
-        if image.index is None:
+        if image.at is None:
             absent = ", ".join(image.absent(path)) or "no file that it names"
             raise ImageFileError(
                 f"{path}: the pixels of image {number} are in {absent}, which is missing beside it"
             )
-        full = file.series[image.index]
+        full = file.series[image.at]
         if not 0 <= level < len(full.levels):
             raise ImageFileError(
                 f"{path} has no level {level}; levels go from 0 to {len(full.levels) - 1} (--level)"
@@ -61,12 +61,14 @@ def list_tiff(path: Path) -> list[Series]:
 def _listed(path: Path, file: tifffile.TiffFile, images: list[TiffImage]) -> list[Series]:
     listed = []
     for number, image in enumerate(images):
-        axes, shape, dtype = "YX", (image.height, image.width), ""
-        if image.index is not None:
-            pages = file.series[image.index]
-            axes, shape, dtype = pages.axes, tuple(map(int, pages.shape)), str(pages.dtype)
-        size, names = image.pixel_size, image.channel_names
-        listed.append(Series(number, image.name, path, axes, shape, dtype, size, names))
+        known = Series(
+            number, image.name, path, pixel_size=image.pixel_size, channel_names=image.channel_names
+        )
+        if image.at is not None:
+            pages = file.series[image.at]
+            shape = tuple(map(int, pages.shape))
+            known = known._replace(axes=pages.axes, shape=shape, dtype=str(pages.dtype))
+        listed.append(known)
     return listed
 
 
@@ -91,20 +93,23 @@ def _width(pages: tifffile.TiffPageSeries) -> int:
 
 def _array_of(path: Path, image: TiffImage, pages: tifffile.TiffPageSeries, level: int) -> Any:
     """The pixels of a level: read if they are few, else mapped or through zarr, where that is possible."""
-    segment = prod(map(int, pages.keyframe.chunks)) * pages.keyframe.dtype.itemsize
+    dtype = pages.keyframe.dtype
+    if dtype is None:
+        raise ValueError("pixels of an unknown type")
+    segment = prod(map(int, pages.keyframe.chunks)) * dtype.itemsize
     files = {path, *(path.parent / name for name in image.files)}
     stored = sum(file.stat().st_size for file in files if file.is_file())
     check_claim(path, max(int(pages.nbytes), segment), stored)
     if pages.nbytes <= LARGE:
         return pages.asarray()
     if pages.dataoffset is not None:  # contiguous and not compressed
-        dtype = pages.dtype.newbyteorder(pages.keyframe.parent.byteorder)
-        return np.memmap(path, dtype, "r", pages.dataoffset, pages.shape)
+        order = pages.keyframe.parent.byteorder
+        return np.memmap(path, pages.dtype.newbyteorder(order), "r", pages.dataoffset, pages.shape)
     try:
         import zarr
     except ImportError:
         return pages.asarray()
-    store = tifffile.imread(path, aszarr=True, series=image.index, level=level)
+    store = tifffile.imread(path, aszarr=True, series=image.at, level=level)
     array = zarr.open_array(store, mode="r")
     weakref.finalize(array, store.close)  # else the file would stay open
     for corner in (0, -1):  # a damaged or truncated file shows now, not after hours

@@ -21,7 +21,7 @@ RESOLUTION_UNITS = {2: "inch", 3: "cm"}  # of the tag; 1 is none
 class TiffImage(NamedTuple):
     """One image of a TIFF file, and what the file says of it."""
 
-    index: int | None  # of its pages in tifffile's list; None if they are in other files, which are missing
+    at: int | None  # of its pages in tifffile's list; None if they are in other files, which are missing
     name: str
     height: int  # px
     width: int

@@ -12,7 +12,8 @@ PREFIXES = {
     "yotta": ("Y", 24), "zetta": ("Z", 21), "exa": ("E", 18), "peta": ("P", 15), "tera": ("T", 12),
     "giga": ("G", 9), "mega": ("M", 6), "kilo": ("k", 3), "hecto": ("h", 2), "deca": ("da", 1), "": ("", 0),
     "deci": ("d", -1), "centi": ("c", -2), "milli": ("m", -3), "micro": ("\N{GREEK SMALL LETTER MU}", -6),
-    "nano": ("n", -9), "pico": ("p", -12), "femto": ("f", -15), "atto": ("a", -18), "zepto": ("z", -21), "yocto": ("y", -24),
+    "nano": ("n", -9), "pico": ("p", -12), "femto": ("f", -15), "atto": ("a", -18), "zepto": ("z", -21),
+    "yocto": ("y", -24),
 }  # fmt: skip
 # Symbols differ by case: Mm is a million metres, mm a thousandth of one.
 SYMBOLS = {f"{symbol}m": 10.0 ** (power + 6) for symbol, power in PREFIXES.values()}

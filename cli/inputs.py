@@ -1,0 +1,126 @@
+"""Which images of the files are meant: the series of a file, or the wells and fields of a plate."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from .outputs import Job, plan, stem
+
+if TYPE_CHECKING:
+    from cellsegmenter.io import Series
+
+    from .options import Reading
+
+
+class Input(NamedTuple):
+    """One image that is to be read."""
+
+    path: Path  # the file, or the image's own folder in an OME-Zarr
+    series: int | None  # which one, of a file that holds several
+    named: Path  # what its results are named after, and beside which they go
+    title: str  # in tables
+
+
+def choose_inputs(paths: Sequence[Path], reading: Reading) -> list[Input]:
+    """The images that --series, --well and --field choose from each file; without them the files as they are.
+
+    A file that cannot be listed is kept as it is: its own turn says why, and others are not held up.
+    """
+    from cellsegmenter import io
+
+    if reading.series is not None and (reading.well is not None or reading.field is not None):
+        raise click.UsageError("Give --series, or --well and --field, not both.")
+    selects = any(value is not None for value in (reading.series, reading.well, reading.field))
+    inputs = []
+    for path in paths:
+        if not selects and not path.is_dir():
+            inputs.append(Input(path, None, path, path.name))
+            continue
+        try:
+            listed = io.list_series(path)
+        except io.ImageFileError:
+            inputs.append(Input(path, None, path, path.name))
+            continue
+        if selects:
+            inputs += [_input(path, series, len(listed)) for series in _chosen(path, listed, reading)]
+        else:
+            inputs.append(
+                _input(path, listed[0], 1) if len(listed) == 1 else Input(path, None, path, path.name)
+            )
+    return inputs
+
+
+def plan_inputs(
+    inputs: Sequence[Input], output: Path | None, kinds: Sequence[str], overlay: Path | None
+) -> list[Job]:
+    """As `plan`, for images of which several may come from one file."""
+    jobs = []
+    for image, job in zip(inputs, plan([i.named for i in inputs], output, kinds, overlay), strict=True):
+        files, name = job.files, job.name
+        if image.named != image.path:
+            name = image.title
+            if image.path.is_dir() and "ome-zarr" in files:
+                files = {**files, "ome-zarr": image.path / "labels" / "cells"}
+        jobs.append(job._replace(image=image.path, name=name, files=files, series=image.series))
+    return jobs
+
+
+def _input(path: Path, series: Series, n: int) -> Input:
+    """An image of a file of `n`; results of one among several have its number, or its place in an OME-Zarr, in their
+    names.
+    """
+    from cellsegmenter.io import outermost
+
+    if not path.is_dir():
+        if n == 1:
+            return Input(path, None, path, path.name)
+        return Input(
+            path, series.number, _with(path, f"series{series.number}"), f"{path.name} series {series.number}"
+        )
+    root = outermost(path)
+    if n == 1 and path == root:
+        return Input(series.path, None, path, path.name)
+    place = series.path.absolute().relative_to(root.absolute())
+    return Input(series.path, None, _with(root, "_".join(place.parts)), f"{root.name}/{place.as_posix()}")
+
+
+def _with(path: Path, addition: str) -> Path:
+    """The path with an addition before its ending."""
+    base = stem(path)
+    return path.with_name(f"{base}_{addition}{path.name.removeprefix(base)}")
+
+
+def _chosen(path: Path, listed: list[Series], reading: Reading) -> list[Series]:
+    """What the options choose from the images of a file."""
+    from cellsegmenter.io import ImageFileError, choose_series
+
+    if reading.series is not None:
+        return listed if reading.series == "all" else [choose_series(path, listed, reading.series)]
+    wells = list(dict.fromkeys(series.well for series in listed if series.well))
+    if not wells:
+        raise ImageFileError(
+            f"{path} is no plate, so --well and --field choose nothing; use --series, or leave them out"
+        )
+    of_well = [series for series in listed if series.well in _named(path, "well", reading.well, wells)]
+    fields = list(dict.fromkeys(series.field for series in of_well))
+    return [series for series in of_well if series.field in _named(path, "field", reading.field, fields)]
+
+
+def _named(path: Path, option: str, wanted: str | None, known: Sequence[str]) -> Collection[str]:
+    """The wells or fields that an option names, with commas between them; all by the word "all"."""
+    some = ", ".join(known[:8]) + (", …" if len(known) > 8 else "")
+    if wanted == "all" or (wanted is None and len(known) == 1):
+        return known
+    from cellsegmenter.io import ImageFileError
+
+    if wanted is None:
+        raise ImageFileError(f"{path} has {len(known)} {option}s ({some}); choose by --{option}, or all")
+    names = [name.strip() for name in wanted.split(",")]
+    for name in names:
+        if name not in known:
+            raise ImageFileError(f"{path} has no {option} {name}; its {len(known)} are {some} (--{option})")
+    return names
