@@ -122,5 +122,5 @@ def _named(path: Path, option: str, wanted: str | None, known: Sequence[str]) ->
     names = [name.strip() for name in wanted.split(",")]
     for name in names:
         if name not in known:
-            raise ImageFileError(f"{path} has no {option} {name}; its {len(known)} are {some} (--{option})")
+            raise ImageFileError(f"{path} has no {option} {name}; it has {some} (--{option})")
     return names
