@@ -39,6 +39,8 @@ def read_ome_zarr(path: Path, series: int | str | None, level: int) -> Source:
         if "multiscales" not in attributes:
             raise ImageFileError(f"{group.path} is missing or incomplete; copy or export it again")
         levels = attributes["multiscales"][0]["datasets"]
+        if not levels:
+            raise ValueError("no resolution is listed")
         if not 0 <= level < len(levels):
             raise ImageFileError(
                 f"{path} has no level {level}; levels go from 0 to {len(levels) - 1} (--level)"
