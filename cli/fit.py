@@ -165,7 +165,11 @@ def fit(
     paths = io.expand_inputs(images)
     check_outputs([output, *checkpoints(training.checkpoint)], paths)
     started = time.perf_counter()
-    files = [(image.path, file) for image in choose_inputs(paths, reading) for file in reading.images(image)]
+    files = [
+        (image.path, file)
+        for image in choose_inputs(paths, reading)
+        for file in reading.images(image.path, image.series)
+    ]
     for line in understood((path, file.interpretation) for path, file in files):
         running.say(line)
     segmenter.set_params(

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from . import reporting
-from .inputs import Input
-from .outputs import Job
 
 if TYPE_CHECKING:
     from cellsegmenter.io import ImageStack
@@ -112,12 +110,11 @@ class Reading(NamedTuple):
     level: int
     pixel_size: float | None = None  # µm
 
-    def images(self, image: Input | Job) -> ImageStack:
-        """The planes of an image: one, or those of a stack that is taken plane by plane."""
+    def images(self, path: Path, series: int | None) -> ImageStack:
+        """The planes of an image that was chosen: one, or those of a stack that is taken plane by plane."""
         from cellsegmenter.io import read_images
 
-        path = image.path if isinstance(image, Input) else image.image
-        return read_images(path, **(self.how | {"series": image.series}))
+        return read_images(path, series=series, **self.how)
 
     @property
     def how(self) -> dict[str, Any]:

@@ -48,7 +48,9 @@ def report(
 
     paths = io.expand_inputs(images)
     check_outputs([output], paths if model is None else [*paths, model])
-    files = [file for image in choose_inputs(paths, reading) for file in reading.images(image)]
+    files = [
+        file for image in choose_inputs(paths, reading) for file in reading.images(image.path, image.series)
+    ]
     segmenter = load_model(model).set_params(device=running.device, random_state=running.seed)
     if files:
         segmenter.set_params(channel_axis=channel_axis(files[0]))

@@ -56,7 +56,9 @@ def suggest(
 
     paths = io.expand_inputs(images)
     check_outputs([picture], paths)
-    files = [file for image in choose_inputs(paths, reading) for file in reading.images(image)]
+    files = [
+        file for image in choose_inputs(paths, reading) for file in reading.images(image.path, image.series)
+    ]
     suggested = suggest_bounds(
         [file.array for file in files], channel_axis=channel_axis(files[0]), window_size=window_size
     )

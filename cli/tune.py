@@ -63,7 +63,11 @@ def tune(
     from cellsegmenter.tuning.page import GAMMA_PLACE
 
     check_outputs([output], [image])
-    files = [file for chosen in choose_inputs([image], reading) for file in reading.images(chosen)]
+    files = [
+        file
+        for chosen in choose_inputs([image], reading)
+        for file in reading.images(chosen.path, chosen.series)
+    ]
     if len(files) != 1:
         raise click.UsageError(
             f"{image} holds {len(files)} images; choose one of them by --series, --z, --t or --page."

@@ -116,7 +116,7 @@ class Work:
         self.running.say("\n".join(f"  would write {path}" for path in job.outputs))
 
     def _read(self, job: Job) -> ImageStack:
-        return self.reading.images(job)
+        return self.reading.images(job.image, job.series)
 
     def _is_done(self, job: Job) -> bool:
         """Whether all results are there; warns if they were made in another way."""

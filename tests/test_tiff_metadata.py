@@ -40,6 +40,16 @@ def test_each_image_of_an_ome_tiff_has_its_own_size_and_channels(tmp_path):
     assert "no image named 'label'" in _refusal(path, series="label")
 
 
+def test_fewer_names_than_channels(tmp_path):
+    path = tmp_path / "rgb.ome.tif"
+    colours = np.stack([GREY, GREY + 1, GREY + 2], axis=-1)
+    metadata = {"axes": "YXS", "Channel": {"Name": ["stained"]}}
+    tifffile.imwrite(path, colours, ome=True, metadata=metadata, photometric="rgb")
+    image = io.read_image(path, channel=2)
+    np.testing.assert_array_equal(image.array, GREY + 2)
+    assert image.interpretation.startswith("channel 2 of 3: ")
+
+
 def write_set(folder, present=(0, 1, 2), n_files=3):
     """An OME-TIFF of several files, one time in each, of which some are there."""
     ids = [f"urn:uuid:{uuid.uuid4()}" for _ in range(n_files)]

@@ -9,13 +9,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from cellsegmenter.validation import full_key
-
 from ._files import ImageFileError, ImageFileWarning
+from ._planes import Plane, read_pixels
 
 __all__ = ["ImageFile", "ImageStack", "Missing", "Plane", "Position", "Source", "choose_images"]
 
@@ -55,38 +55,6 @@ class Source(NamedTuple):
     doubt: str = ""  # why the pixel size that the file gives is not used
     title: str = ""  # which of several images of the file this is
     missing: Missing | None = None
-
-
-@dataclass(frozen=True)
-class Plane:
-    """An image inside a lazy array of more dimensions, read when sliced."""
-
-    source: Any  # array-like
-    index: tuple[int | slice, ...]  # a position for each axis that is fixed, slice(None) for the others
-    order: tuple[int, ...]  # of the axes that remain
-    name: str  # of the file, for messages
-
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype(self.source.dtype)
-
-    @property
-    def ndim(self) -> int:
-        return len(self.order)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        free = [size for size, at in zip(self.source.shape, self.index, strict=True) if isinstance(at, slice)]
-        return tuple(int(free[axis]) for axis in self.order)
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        slices = full_key(key, self.ndim)
-        in_file_order = iter([slices[self.order.index(axis)] for axis in range(self.ndim)])
-        index = tuple(next(in_file_order) if isinstance(at, slice) else at for at in self.index)
-        return _pixels(self.source, index, self.name).transpose(self.order)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self[...].astype(dtype or self.dtype, copy=False)
 
 
 @dataclass(frozen=True)
@@ -194,17 +162,6 @@ def _check_missing(source: Source, chosen: dict[str, int]) -> None:
     warnings.warn(f"{source.name}: other planes of this image are {where}", ImageFileWarning, stacklevel=4)
 
 
-def _pixels(source: Any, index: tuple[int | slice, ...], name: str) -> np.ndarray:
-    """A part of an array that may be on disk, where it can be damaged."""
-    try:
-        return np.asarray(source[index])
-    except Exception as error:  # each format's decoder raises what it likes
-        reason = str(error) or type(error).__name__
-        raise ImageFileError(
-            f"{name} cannot be read, its pixels may be damaged or incomplete ({reason}); copy or export it again"
-        ) from error
-
-
 def _sizes(source: Source) -> dict[str, int]:
     return dict(zip(source.axes, map(int, source.array.shape), strict=True))
 
@@ -289,7 +246,7 @@ def _choose_channel(source: Source, channel: int | str | None, is_colour: bool) 
 def _samples_are_equal(source: Source, chosen: dict[str, int]) -> bool:
     """Whether red, green and blue are the same, that is a grey image; alpha does not matter."""
     index = tuple(chosen.get(axis, slice(None)) for axis in source.axes)
-    pixels = _pixels(source.array, index, source.name)
+    pixels = read_pixels(source.array, index, source.name)
     free = [axis for axis in source.axes if axis not in chosen]
     samples = np.moveaxis(pixels, free.index("C"), 0)[:3]
     return bool((samples == samples[0]).all())
@@ -300,7 +257,7 @@ def _load(plane: Plane) -> Any:
     if isinstance(plane.source, np.ndarray):  # a memory map stays one
         pixels = plane.source[plane.index].transpose(plane.order)
         return np.array(pixels) if pixels.nbytes <= LARGE else pixels
-    n_bytes = np.prod(plane.shape, dtype=np.int64) * plane.dtype.itemsize
+    n_bytes = prod(plane.shape) * plane.dtype.itemsize
     return plane[...] if n_bytes <= LARGE else plane
 
 
@@ -311,7 +268,8 @@ def _describe(source: Source, chosen: dict[str, int], plane: Plane, grey_in_colo
         if axis == "C" and grey_in_colour:
             words.append("grey image saved in colour")
         elif axis == "C":
-            name = f" ({source.channel_names[chosen[axis]]})" if source.channel_names else ""
+            names = source.channel_names
+            name = f" ({names[chosen[axis]]})" if chosen[axis] < len(names) else ""
             words.append(f"channel {chosen[axis]}{name} of {sizes[axis]}")
         else:
             words.append(f"{WORDS.get(axis, 'page')} {chosen[axis]} of {sizes[axis]}")
