@@ -10,7 +10,7 @@ from typing import NamedTuple
 import click
 
 from . import options
-from .inputs import choose_inputs
+from .inputs import read_inputs
 from .models import BUILT_IN, channel_axis, load_model
 from .outputs import check_outputs
 
@@ -165,11 +165,7 @@ def fit(
     paths = io.expand_inputs(images)
     check_outputs([output, *checkpoints(training.checkpoint)], paths)
     started = time.perf_counter()
-    files = [
-        (image.path, file)
-        for image in choose_inputs(paths, reading)
-        for file in reading.images(image.path, image.series)
-    ]
+    files = list(read_inputs(paths, reading))
     for line in understood((path, file.interpretation) for path, file in files):
         running.say(line)
     segmenter.set_params(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,7 +11,7 @@ import click
 from .outputs import Job, plan, stem
 
 if TYPE_CHECKING:
-    from cellsegmenter.io import Series
+    from cellsegmenter.io import ImageFile, Series
 
     from .options import Reading
 
@@ -52,6 +52,13 @@ def choose_inputs(paths: Sequence[Path], reading: Reading) -> list[Input]:
                 _input(path, listed[0], 1) if len(listed) == 1 else Input(path, None, path, path.name)
             )
     return inputs
+
+
+def read_inputs(paths: Sequence[Path], reading: Reading) -> Iterator[tuple[Path, ImageFile]]:
+    """Every plane of the images that are meant, with the file or folder that it is from."""
+    for image in choose_inputs(paths, reading):
+        for file in reading.images(image.path, image.series):
+            yield image.path, file
 
 
 def plan_inputs(

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from . import options
-from .inputs import choose_inputs
+from .inputs import read_inputs
 from .models import channel_axis, load_model
 from .outputs import check_outputs
 
@@ -48,9 +48,7 @@ def report(
 
     paths = io.expand_inputs(images)
     check_outputs([output], paths if model is None else [*paths, model])
-    files = [
-        file for image in choose_inputs(paths, reading) for file in reading.images(image.path, image.series)
-    ]
+    files = [file for _, file in read_inputs(paths, reading)]
     segmenter = load_model(model).set_params(device=running.device, random_state=running.seed)
     if files:
         segmenter.set_params(channel_axis=channel_axis(files[0]))

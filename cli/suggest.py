@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import options
-from .inputs import choose_inputs
+from .inputs import read_inputs
 from .models import channel_axis
 from .outputs import check_outputs
 from .pasting import reading_words
@@ -56,9 +56,7 @@ def suggest(
 
     paths = io.expand_inputs(images)
     check_outputs([picture], paths)
-    files = [
-        file for image in choose_inputs(paths, reading) for file in reading.images(image.path, image.series)
-    ]
+    files = [file for _, file in read_inputs(paths, reading)]
     suggested = suggest_bounds(
         [file.array for file in files], channel_axis=channel_axis(files[0]), window_size=window_size
     )

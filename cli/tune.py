@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from . import options, reporting
-from .inputs import choose_inputs
+from .inputs import read_inputs
 from .models import channel_axis, load_model
 from .outputs import check_outputs
 from .pasting import pasteable, reading_words
@@ -63,11 +63,7 @@ def tune(
     from cellsegmenter.tuning.page import GAMMA_PLACE
 
     check_outputs([output], [image])
-    files = [
-        file
-        for chosen in choose_inputs([image], reading)
-        for file in reading.images(chosen.path, chosen.series)
-    ]
+    files = [file for _, file in read_inputs([image], reading)]
     if len(files) != 1:
         raise click.UsageError(
             f"{image} holds {len(files)} images; choose one of them by --series, --z, --t or --page."

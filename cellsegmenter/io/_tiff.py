@@ -121,6 +121,8 @@ def _remedy(path: Path, reason: str) -> str:
     """What went wrong, and what helps."""
     if "not a TIFF" in reason:
         return f"{path} is not a TIFF file in spite of its name; export it again or correct its suffix"
+    if "imagecodecs" in reason:
+        return f"{path} has a compression that cannot be read here ({reason}); export it with LZW, deflate or none"
     return f"{path} cannot be read, it may be damaged or truncated ({reason}); copy or export it again"
 
 
