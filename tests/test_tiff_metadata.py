@@ -97,9 +97,9 @@ def test_planes_that_a_recording_never_reached_are_no_black_images(tmp_path):
     tifffile.imwrite(path, stack, ome=True, metadata={"axes": "TYX"}, photometric="minisblack")
     xml = tifffile.tiffcomment(path)
     tifffile.tiffcomment(path, xml.replace('SizeT="2"', 'SizeT="5"'))
-    with pytest.raises(io.ImageFileError, match="not in the file, which ends early"):
+    with pytest.raises(io.ImageFileError, match="in none of its files, as the recording ended early"):
         io.read_image(path, t=3)
-    with pytest.warns(io.ImageFileWarning, match="not in the file"):
+    with pytest.warns(io.ImageFileWarning, match="in none of its files"):
         np.testing.assert_array_equal(io.read_image(path, t=1).array, GREY + 1)
 
 
@@ -107,6 +107,34 @@ def test_a_renamed_file_of_its_own_is_read(tmp_path):
     path = write_set(tmp_path, present=(0,), n_files=1)
     renamed = path.rename(tmp_path / "renamed.ome.tif")
     np.testing.assert_array_equal(io.read_image(renamed).array, GREY)
+
+
+def test_a_file_taken_out_of_its_set_names_the_others(tmp_path):
+    path = write_set(tmp_path, present=(0, 1, 2))
+    moved = tmp_path / "elsewhere" / "renamed.ome.tif"
+    moved.parent.mkdir()
+    path.rename(moved)
+    with pytest.raises(io.ImageFileError, match=r"are in t1.ome.tif, t2.ome.tif, which is missing beside it"):
+        io.read_images(moved, t="all")
+    with pytest.warns(io.ImageFileWarning, match=r"t1.ome.tif, t2.ome.tif"):
+        np.testing.assert_array_equal(io.read_image(moved, t=0).array, GREY)
+
+
+def test_an_image_of_a_missing_file_keeps_its_number(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    images = "".join(
+        f'<Image ID="Image:{i}" Name="{name}"><Pixels ID="Pixels:{i}" DimensionOrder="XYZCT" Type="uint16" SizeX="30" '
+        f'SizeY="20" SizeZ="1" SizeC="1" SizeT="1" PhysicalSizeX="{i + 1}"><Channel ID="Channel:{i}:0" '
+        f'SamplesPerPixel="1"/><TiffData IFD="0" PlaneCount="1"><UUID FileName="{name}.ome.tif">urn:uuid:{name}</UUID>'
+        "</TiffData></Pixels></Image>"
+        for i, name in enumerate("ba")
+    )
+    xml = f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:a">{images}</OME>'
+    tifffile.imwrite(path, GREY, metadata=None, description=xml, photometric="minisblack")
+    assert "pixels of image 0 are in b.ome.tif, which is missing beside it" in _refusal(path, series=0)
+    image = io.read_image(path, series=1)
+    np.testing.assert_array_equal(image.array, GREY)
+    assert image.pixel_size == 2
 
 
 def test_absurd_ome_xml_is_refused(tmp_path):

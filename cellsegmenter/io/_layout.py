@@ -153,7 +153,11 @@ def _check_missing(source: Source, chosen: dict[str, int]) -> None:
     planes, files = source.missing
     leading = source.axes[: planes.ndim]
     wanted = planes[tuple(chosen.get(axis, slice(None)) for axis in leading)]
-    where = f"in {files}, which is missing beside it" if files else "not in the file, which ends early"
+    where = (
+        f"in {files}, which is missing beside it"
+        if files
+        else "in none of its files, as the recording ended early or one of them is damaged"
+    )
     if wanted.any():
         remedy = "copy that file there" if files else "copy or export it again"
         raise ImageFileError(

@@ -37,21 +37,27 @@ def parse_ome_xml(xml: str | bytes) -> list[OmeImage]:
     except ElementTree.ParseError as error:
         raise ValueError(f"the OME-XML is damaged: {error}") from error
     described = [(image, next(_children(image, "Pixels"), None)) for image in _children(root, "Image")]
-    return [_image(image.get("Name", ""), pixels) for image, pixels in described if pixels is not None]
+    return [
+        _image(image.get("Name", ""), pixels, root.get("UUID"))
+        for image, pixels in described
+        if pixels is not None
+    ]
 
 
-def _image(name: str, pixels: ElementTree.Element) -> OmeImage:
+def _image(name: str, pixels: ElementTree.Element, own: str | None) -> OmeImage:
+    """An image's description in a file whose identifier is `own`, if it has one."""
     sizes = {axis: int(pixels.get(f"Size{axis}", 1)) for axis in "ZCTYX"}
     if min(sizes.values()) < 1 or prod(sizes[axis] for axis in "ZCT") > MOST_PLANES:
         raise ValueError(f"the OME-XML claims an image of the sizes {sizes}")
     names = [channel.get("Name") for channel in _children(pixels, "Channel")]
     uuids = [uuid for data in _children(pixels, "TiffData") for uuid in _children(data, "UUID")]
+    files = [uuid.get("FileName", "") for uuid in uuids if own is None or uuid.text != own]
     return OmeImage(
         name,
         sizes,
         pixel_size(_length(pixels, "Y"), _length(pixels, "X")),
         tuple(str(name) for name in names) if names and all(names) else (),
-        tuple(dict.fromkeys(uuid.get("FileName", "") for uuid in uuids if uuid.get("FileName"))),
+        tuple(dict.fromkeys(filter(None, files))),
     )
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from cellsegmenter.packages import needs
 
@@ -163,7 +162,7 @@ def _channel_names(group: Group, attributes: dict[str, Any]) -> tuple[str, ...]:
 
 def _check_stored(folder: Path, array: Any) -> None:
     """Refuse an array that is not there: chunks that are missing are read as zeros, which would be counted as such."""
-    claimed = int(np.prod(array.shape, dtype=float)) * array.dtype.itemsize
+    claimed = prod(map(int, array.shape)) * array.dtype.itemsize
     stored = 0
     for parent, _, files in os.walk(folder):
         for name in files:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,12 +134,18 @@ def _described(path: Path) -> dict[Path, OmeImage]:
     for root in (path, *path.parents[:4]):
         for place in XML_PLACES:
             if (root / place).is_file():
-                images = parse_ome_xml((root / place).read_bytes())
-                paths = _listed_parts(root) or [group.path for group in _groups(root)]
-                return dict(zip(paths, images, strict=False))
+                return _described_by(root, place, (root / place).stat().st_mtime_ns)
         if root.suffix.lower() == ".zarr":
             break
     return {}
+
+
+@lru_cache(maxsize=2)  # of a plate, every field asks for it
+def _described_by(root: Path, place: str, changed: int) -> dict[Path, OmeImage]:
+    """The images of a root and what an OME-XML in it says of them, in the same order."""
+    images = parse_ome_xml((root / place).read_bytes())
+    paths = _listed_parts(root) or [group.path for group in _groups(root)]
+    return dict(zip(paths, images, strict=False))
 
 
 def _name(xml: OmeImage | None, group: Group, path: Path) -> str:

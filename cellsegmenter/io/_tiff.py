@@ -28,9 +28,11 @@ def read_tiff(path: Path, series: int | str | None, level: int) -> Source:
         number = choose_series(path, _listed(path, file, images), series).number
         image = images[number]
         if image.at is None:
-            absent = ", ".join(image.absent(path)) or "no file that it names"
+            place = (
+                f"in {image.absent(path)}, which is missing beside it" if image.absent(path) else "in no file"
+            )
             raise ImageFileError(
-                f"{path}: the pixels of image {number} are in {absent}, which is missing beside it"
+                f"{path}: the pixels of image {number} are {place}; copy or export them again"
             )
         full = file.series[image.at]
         if not 0 <= level < len(full.levels):
@@ -88,7 +90,7 @@ def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
 
 
 def _width(pages: tifffile.TiffPageSeries) -> int:
-    return int(pages.shape[pages.axes.index("X")])
+    return int(dict(zip(pages.axes, pages.shape, strict=True))["X"])
 
 
 def _array_of(path: Path, image: TiffImage, pages: tifffile.TiffPageSeries, level: int) -> Any:

@@ -29,9 +29,10 @@ class TiffImage(NamedTuple):
     channel_names: tuple[str, ...] = ()
     files: tuple[str, ...] = ()  # of its set
 
-    def absent(self, path: Path) -> tuple[str, ...]:
-        """The files of its set that are not beside this one."""
-        return tuple(file for file in self.files if not (path.parent / file).exists())
+    def absent(self, path: Path) -> str:
+        """The names of the first files of its set that are not beside this one."""
+        absent = [file for file in self.files if not (path.parent / file).exists()]
+        return ", ".join([*absent[:3], *["…"][: len(absent) > 3]])
 
 
 def images_of(file: tifffile.TiffFile, path: Path) -> list[TiffImage]:
@@ -43,15 +44,17 @@ def images_of(file: tifffile.TiffFile, path: Path) -> list[TiffImage]:
     if all_pages[0].kind == "ome" and described:
         return [_described(image, index) for image, index in _matched(described, all_pages)]
     images = [_plain(file, index, pages) for index, pages in enumerate(all_pages)]
-    if (
-        len(described) == 1
-        and prod(described[0].sizes[axis] for axis in "ZCT") == len(file.pages)
-        and len(images) == 1
-    ):
-        return [_described(described[0], 0)]  # a single file that was renamed
+    # What follows is OME-XML that does not fit the file.  A file of its own that was renamed has all planes; one of a
+    # set that was taken out has not.
+    if len(described) == len(images) == 1 and _n_planes(described[0]) == len(file.pages):
+        return [_described(described[0], 0)]
     if described and not any((path.parent / name).exists() for image in described for name in image.files):
         return [_described(image, None) for image in described if image.files] or images
     return images
+
+
+def _n_planes(image: OmeImage) -> int:
+    return prod(image.sizes[axis] for axis in "ZCT")
 
 
 def _described(image: OmeImage, index: int | None) -> TiffImage:
@@ -102,12 +105,11 @@ def _tagged_size(file: tifffile.TiffFile, pages: tifffile.TiffPageSeries) -> Pix
 
 def missing_planes(path: Path, pages: tifffile.TiffPageSeries, image: TiffImage) -> Missing | None:
     """Which planes of an OME image are in no file; tifffile fills them with zeros."""
-    if pages.kind != "ome":
+    if pages.kind not in ("ome", "mmstack"):  # of others all pages are there
         return None
     planes = np.array([page is None for page in pages.pages])
     if not planes.any():
         return None
     shape = tuple(map(int, pages.shape[: len(pages.shape) - len(pages.keyframe.shape)]))
     planes = planes.reshape(shape) if prod(shape) == planes.size else np.ones((), bool)
-    absent = image.absent(path)
-    return Missing(planes, f"{', '.join(absent[:3])}{', …' if len(absent) > 3 else ''}")
+    return Missing(planes, image.absent(path))
