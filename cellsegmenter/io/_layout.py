@@ -153,13 +153,11 @@ def _check_missing(source: Source, chosen: dict[str, int]) -> None:
     planes, files = source.missing
     leading = source.axes[: planes.ndim]
     wanted = planes[tuple(chosen.get(axis, slice(None)) for axis in leading)]
-    where = (
-        f"in {files}, which is missing beside it"
-        if files
-        else "in none of its files, as the recording ended early or one of them is damaged"
-    )
+    where = "in none of its files, as the recording ended early or one of them is damaged"
+    if files:
+        where = f"in files that are missing beside it: {files}"
     if wanted.any():
-        remedy = "copy that file there" if files else "copy or export it again"
+        remedy = "copy them there" if files else "copy or export it again"
         raise ImageFileError(
             f"{source.name}: planes of this image are {where}; {remedy}, or choose other planes"
         )
