@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -65,11 +66,12 @@ def plan_inputs(
     inputs: Sequence[Input], output: Path | None, kinds: Sequence[str], overlay: Path | None
 ) -> list[Job]:
     """As `plan`, for images of which several may come from one file."""
-    jobs = []
+    jobs, titles = [], Counter(image.title for image in inputs)
     for image, job in zip(inputs, plan([i.named for i in inputs], output, kinds, overlay), strict=True):
         files, name = job.files, job.name
         if image.named != image.path:
-            name = image.title
+            several = "" if image.series is None else f" series {image.series}"
+            name = image.title if titles[image.title] == 1 else f"{image.path}{several}"
             if image.path.is_dir() and "ome-zarr" in files:
                 files = {**files, "ome-zarr": image.path / "labels" / "cells"}
         jobs.append(job._replace(image=image.path, name=name, files=files, series=image.series))

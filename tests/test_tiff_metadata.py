@@ -81,11 +81,14 @@ def test_a_plane_of_a_missing_file_is_no_black_image(tmp_path):
     path = write_set(tmp_path, present=(0, 2))
     for t in (1, "all"):
         with pytest.raises(
-            io.ImageFileError, match=r"in t1.ome.tif, which is missing beside it; copy that file"
+            io.ImageFileError, match=r"in files that are missing beside it: t1.ome.tif; copy them there"
         ):
             io.read_images(path, t=t)
     for t in (0, 2):
-        with pytest.warns(io.ImageFileWarning, match=r"other planes of this image are in t1.ome.tif"):
+        with pytest.warns(
+            io.ImageFileWarning,
+            match=r"other planes of this image are in files that are missing beside it: t1.ome.tif",
+        ):
             np.testing.assert_array_equal(io.read_image(path, t=t).array, GREY + t)
     with pytest.raises(io.ImageFileError, match=r"t1.ome.tif"):
         io.read_image(path, axes="CYX")  # takes all of them
@@ -114,7 +117,7 @@ def test_a_file_taken_out_of_its_set_names_the_others(tmp_path):
     moved = tmp_path / "elsewhere" / "renamed.ome.tif"
     moved.parent.mkdir()
     path.rename(moved)
-    with pytest.raises(io.ImageFileError, match=r"are in t1.ome.tif, t2.ome.tif, which is missing beside it"):
+    with pytest.raises(io.ImageFileError, match=r"missing beside it: t1.ome.tif, t2.ome.tif; copy"):
         io.read_images(moved, t="all")
     with pytest.warns(io.ImageFileWarning, match=r"t1.ome.tif, t2.ome.tif"):
         np.testing.assert_array_equal(io.read_image(moved, t=0).array, GREY)
@@ -131,7 +134,9 @@ def test_an_image_of_a_missing_file_keeps_its_number(tmp_path):
     )
     xml = f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:a">{images}</OME>'
     tifffile.imwrite(path, GREY, metadata=None, description=xml, photometric="minisblack")
-    assert "pixels of image 0 are in b.ome.tif, which is missing beside it" in _refusal(path, series=0)
+    assert "pixels of image 0 are in files that are missing beside it: b.ome.tif; copy" in _refusal(
+        path, series=0
+    )
     image = io.read_image(path, series=1)
     np.testing.assert_array_equal(image.array, GREY)
     assert image.pixel_size == 2
