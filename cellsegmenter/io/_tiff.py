@@ -28,9 +28,8 @@ def read_tiff(path: Path, series: int | str | None, level: int) -> Source:
         number = choose_series(path, _listed(path, file, images), series).number
         image = images[number]
         if image.at is None:
-            place = (
-                f"in {image.absent(path)}, which is missing beside it" if image.absent(path) else "in no file"
-            )
+            absent = image.absent(path)
+            place = f"in files that are missing beside it: {absent}" if absent else "in no file"
             raise ImageFileError(
                 f"{path}: the pixels of image {number} are {place}; copy or export them again"
             )
