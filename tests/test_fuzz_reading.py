@@ -47,6 +47,7 @@ REMEDIES = (
     "leave",
     "install",
     "give",
+    "--",
 )
 NUMBERS = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
 

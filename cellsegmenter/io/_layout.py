@@ -137,7 +137,9 @@ def choose_images(
     chosen |= {axis: position for axis, position in positions.items() if isinstance(position, int)}
     stacked = "".join(axis for axis in sizes if positions.get(axis) == "all")
     if sizes.get("C", 1) == 1 and channel not in (None, 0):
-        raise ImageFileError(f"{source.name} has no channel {channel}, it is grey (axes {named.axes})")
+        raise ImageFileError(
+            f"{source.name} has no channel {channel}, it is grey (axes {named.axes}); leave channel out (--channel)"
+        )
     grey_in_colour = False
     if sizes.get("C", 1) > 1 and (axes is None or channel is not None):
         grey_in_colour = channel is None and is_colour and _samples_are_equal(named, chosen)
