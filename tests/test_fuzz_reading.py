@@ -33,7 +33,7 @@ fuzz = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-MEMORY = 2 * LARGE + 2**26  # bytes: an image that is read at once, its copy, and what surrounds them
+MEMORY = 3 * LARGE  # bytes: an image that is read at once, its copy, and what decodes it
 REMEDIES = (
     "export",
     "copy",

@@ -249,3 +249,19 @@ def test_a_header_that_claims_more_than_a_file_can_hold_is_refused(tmp_path):
         file.pages[0].tags["ImageWidth"].overwrite(2**31)
         file.pages[0].tags["ImageLength"].overwrite(2**31)
     assert "claims 9.22e+09 GB of pixels" in _refusal(path)
+
+
+def test_an_uncompressed_page_that_is_larger_than_its_file_is_refused(tmp_path):
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, GREY, metadata=None)
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages[0].tags["ImageWidth"].overwrite(30_000)
+    assert "claims 0.0012 GB of pixels" in _refusal(path)
+
+
+def test_a_strip_that_is_larger_than_its_file_is_refused(tmp_path):
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, GREY, compression="zlib", metadata=None)
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages[0].tags["StripByteCounts"].overwrite(800_000_000)
+    assert "claims 0.8 GB of pixels" in _refusal(path)

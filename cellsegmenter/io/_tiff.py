@@ -20,6 +20,9 @@ from ._tiff_metadata import TiffImage, images_of, missing_planes
 
 __all__ = ["list_tiff", "read_tiff"]
 
+# How many times fewer bytes a page can need: without compression, and by LZW, deflate (two numbers) and PackBits.
+RATIOS = {1: 1, 5: 4096, 8: 1100, 32946: 1100, 32773: 128}
+
 
 def read_tiff(path: Path, series: int | str | None, level: int) -> Source:
     """One image of a TIFF file: `series` chooses of several, `level` of several resolutions, 0 being the full."""
@@ -94,13 +97,7 @@ def _width(pages: tifffile.TiffPageSeries) -> int:
 
 def _array_of(path: Path, image: TiffImage, pages: tifffile.TiffPageSeries, level: int) -> Any:
     """The pixels of a level: read if they are few, else mapped or through zarr, where that is possible."""
-    dtype = pages.keyframe.dtype
-    if dtype is None:
-        raise ValueError("pixels of an unknown type")
-    segment = prod(map(int, pages.keyframe.chunks)) * dtype.itemsize
-    files = {path, *(path.parent / name for name in image.files)}
-    stored = sum(file.stat().st_size for file in files if file.is_file())
-    check_claim(path, max(int(pages.nbytes), segment), stored)
+    _check_claims(path, image, pages)
     if pages.nbytes <= LARGE:
         return pages.asarray()
     if pages.dataoffset is not None:  # contiguous and not compressed
@@ -116,6 +113,22 @@ def _array_of(path: Path, image: TiffImage, pages: tifffile.TiffPageSeries, leve
     for corner in (0, -1):  # a damaged or truncated file shows now, not after hours
         array[(corner,) * array.ndim]
     return array
+
+
+def _check_claims(path: Path, image: TiffImage, pages: tifffile.TiffPageSeries) -> None:
+    """Refuse what claims more bytes than the file and those of its set hold, before memory is taken for them."""
+    keyframe = pages.keyframe
+    if keyframe.dtype is None:
+        raise ValueError("pixels of an unknown type")
+    files = {path, *(path.parent / name for name in image.files)}
+    stored = sum(file.stat().st_size for file in files if file.is_file())
+    segment = prod(map(int, keyframe.chunks)) * keyframe.dtype.itemsize
+    check_claim(path, max(int(pages.nbytes), segment), stored)
+    if all(keyframe.databytecounts):  # none was left out for being blank
+        check_claim(path, int(keyframe.nbytes), stored, RATIOS.get(int(keyframe.compression), 2**17))
+    for page in pages.pages:
+        if page is not None:
+            check_claim(path, max(page.databytecounts, default=0), stored, ratio=1)
 
 
 def _remedy(path: Path, reason: str) -> str:
