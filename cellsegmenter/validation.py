@@ -283,7 +283,7 @@ def _check_finite(pixels: np.ndarray, name: str, corner: tuple[int, int] = (0, 0
         first[-2:] += corner
         raise ValueError(
             f"{name} contains NaN or infinity: {bad.sum()} pixels, the first at {tuple(map(int, first))}; "
-            "replace them, for example with numpy.nan_to_num, or divide what float32 cannot hold"
+            "replace them by the background's value, and divide what float32 cannot hold"
         )
 
 

@@ -13,6 +13,7 @@ from . import options
 from .inputs import find_inputs
 from .models import BUILT_IN, channel_axis, load_model
 from .outputs import check_outputs
+from .series import read_inputs
 
 
 class Training(NamedTuple):
@@ -165,7 +166,7 @@ def fit(
     paths = find_inputs(images, running.say)
     check_outputs([output, *checkpoints(training.checkpoint)], paths)
     started = time.perf_counter()
-    files = [(path, file) for path in paths for file in reading.images(path)]
+    files = list(read_inputs(paths, reading))
     for line in understood((path, file.interpretation) for path, file in files):
         running.say(line)
     segmenter.set_params(

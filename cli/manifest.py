@@ -35,6 +35,7 @@ def manifest(job: Job, result: Result, request: dict[str, Any], seconds: dict[st
         "request": request,
         "image": {
             "file": path_text(job.image),
+            "series": job.series,
             "bytes": _size(job.image),
             "interpretation": planes + first.interpretation,
             "axes": result.axes if len(first.axes) == 2 else f"{result.images.axes}{first.axes}",

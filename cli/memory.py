@@ -59,7 +59,8 @@ class Memory(NamedTuple):
         # Named by the image and not by the result: another result of it has the same graph.  Images of one name may
         # come from several folders.
         stem = os.fsencode(job.image.stem)[:_LONGEST_STEM].decode("utf-8", "ignore")
-        name = f"{stem}-{short_hash(str(job.image.resolve()))}-{plane}"
+        place = str(job.image.resolve()) + ("" if job.series is None else f" {job.series}")
+        name = f"{stem}-{short_hash(place)}-{plane}"
         return {"work_folder": self.keep_graph / name}
 
     def release(self, folder: Path | None) -> None:

@@ -92,9 +92,16 @@ class NumberOrWord(click.ParamType):
             return str(value)
 
 
-class Reading(NamedTuple):
-    """How image files are to be read; the arguments of `cellsegmenter.io.read_images`."""
+# Options that say which images are meant, and not how they are read.
+WHICH = ("series", "well", "field")
 
+
+class Reading(NamedTuple):
+    """Which images of the files are meant, and how they are to be read, as `cellsegmenter.io.read_images` takes it."""
+
+    series: int | str | None
+    well: str | None
+    field: str | None
     axes: str | None
     channel: int | str | None
     z: int | str | None
@@ -103,11 +110,16 @@ class Reading(NamedTuple):
     level: int
     pixel_size: float | None = None  # µm
 
-    def images(self, path: Path) -> ImageStack:
-        """The image in a file, or its images, where a stack is taken plane by plane."""
+    def images(self, path: Path, series: int | None) -> ImageStack:
+        """The planes of an image that was chosen: one, or those of a stack that is taken plane by plane."""
         from cellsegmenter.io import read_images
 
-        return read_images(path, **self._asdict())
+        return read_images(path, series=series, **self.how)
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """How an image is read, whichever it is."""
+        return {name: value for name, value in self._asdict().items() if name not in WHICH}
 
 
 class Running(NamedTuple):
@@ -129,6 +141,15 @@ def position(name: str, text: str) -> Option:
 
 
 _READING = (
+    click.option(
+        "--series",
+        type=NumberOrWord(),
+        metavar="N|NAME|all",
+        help="The image of a file that holds several, counted from 0, or its name, or all; `cellseg info FILE` lists "
+        "them.",
+    ),
+    click.option("--well", metavar="A1,...|all", help="The wells of a plate."),
+    click.option("--field", metavar="N,...|all", help="The fields of the wells."),
     click.option("--axes", metavar="AXES", help="What the file's axes mean, such as YX, CYX, YXC or ZYX."),
     click.option(
         "--channel",
@@ -137,7 +158,7 @@ _READING = (
         help="The channel to use, counted from 0, or its name in the file.",
     ),
     position("--z", "The slice of a z-stack to use, counted from 0, or all, each by itself."),
-    position("--t", "The time of a series to use, counted from 0, or all, each by itself."),
+    position("--t", "The time of a movie to use, counted from 0, or all, each by itself."),
     position("--page", "The page of a file that does not say what its pages are, counted from 0, or all."),
     click.option(
         "--level",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+
+from .series import Input
 
 # What can be saved, and the ending of its file after the image's name.
 ENDINGS = {
@@ -28,12 +31,13 @@ PACKAGES = {"parquet": "pyarrow", "anndata": "anndata", "rois": "roifile", "ome-
 
 
 class Job(NamedTuple):
-    """One image file, and the files that its results go to."""
+    """One image, and the files that its results go to."""
 
-    image: Path
+    image: Path  # its file or folder
     name: str  # of the image in tables: without folders, if no other image has the same
     files: dict[str, Path]  # by kind of result
     manifest: Path
+    series: int | None = None  # which one, of a file that holds several
 
     @property
     def outputs(self) -> list[Path]:
@@ -84,7 +88,7 @@ class Kinds(click.ParamType):
 
 
 def plan(
-    images: Sequence[Path],
+    inputs: Sequence[Input],
     output: Target | None,
     kinds: Sequence[str] = ("labels",),
     overlay: Target | None = None,
@@ -96,25 +100,28 @@ def plan(
     from cellsegmenter.files import text_of
     from cellsegmenter.io import MANIFEST_ENDING, image_stem
 
-    names = [image.name for image in images]
+    titles = Counter(image.title for image in inputs)
     jobs = []
-    for image, folder in zip(images, mirrored_folders(images), strict=True):
+    for image, folder in zip(inputs, mirrored_folders([image.named for image in inputs]), strict=True):
         if output is None:
-            labels = image.with_name(f"{image_stem(image)}{ENDINGS['labels']}")
+            labels = image.named.with_name(f"{image_stem(image.named)}{ENDINGS['labels']}")
         else:
-            labels = place(image, output, ENDINGS["labels"], folder, len(images))
+            labels = place(image.named, output, ENDINGS["labels"], folder, len(inputs))
         names_file = output is not None and labels == output.path
         base = labels.with_name(labels.stem.removesuffix("_labels"))
         files = {"labels": labels} if names_file else {}
         for kind in kinds:
             files.setdefault(kind, base.with_name(f"{base.name}{ENDINGS[kind]}"))
-        if "ome-zarr" in kinds and image.suffix == ".zarr":  # labels belong under their image's group
-            files["ome-zarr"] = image / "labels" / "cells"
+        if (
+            "ome-zarr" in kinds and image.path.is_dir()
+        ):  # of OME-Zarr, whose labels belong under their image's group
+            files["ome-zarr"] = image.path / "labels" / "cells"
         if overlay is not None:
-            files["overlay"] = place(image, overlay, ENDINGS["overlay"], folder, len(images))
-        name = text_of(image.name if names.count(image.name) == 1 else str(image))
-        jobs.append(Job(image, name, files, base.with_name(f"{base.name}{MANIFEST_ENDING}")))
-    _refuse_collisions(jobs)
+            files["overlay"] = place(image.named, overlay, ENDINGS["overlay"], folder, len(inputs))
+        name = text_of(image.title if titles[image.title] == 1 else image.place)
+        manifest = base.with_name(f"{base.name}{MANIFEST_ENDING}")
+        jobs.append(Job(image.path, name, files, manifest, image.series))
+    _refuse_collisions(inputs, jobs)
     return jobs
 
 
@@ -139,16 +146,16 @@ def place(image: Path, target: Target, ending: str, folder: Path, n_images: int)
     return target.path
 
 
-def _refuse_collisions(jobs: Sequence[Job]) -> None:
+def _refuse_collisions(inputs: Sequence[Input], jobs: Sequence[Job]) -> None:
     """Two images of one name in one folder, such as a.tif and a.npy, would have the same results."""
-    owners: dict[str, Path] = {}
-    for job in jobs:
+    owners: dict[str, Input] = {}
+    for image, job in zip(inputs, jobs, strict=True):
         for path in job.outputs:
-            owner = owners.setdefault(os.path.abspath(path), job.image)
-            if owner is not job.image:
+            owner = owners.setdefault(os.path.abspath(path), image)
+            if owner is not image:
                 raise click.UsageError(
-                    f"{owner} and {job.image} would both be written to {path}; rename one of them, or segment them "
-                    "one by one with another -o."
+                    f"{owner.place} and {image.place} would both be written to {path}; rename one of them, or "
+                    "segment them one by one with another -o."
                 )
 
 

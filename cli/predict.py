@@ -14,6 +14,7 @@ from .memory import Memory, memory
 from .models import load_model
 from .outputs import Kinds, Target, TargetPath, check_outputs, check_packages, plan
 from .results import stack
+from .series import choose_inputs
 from .work import Cutting, Work
 
 EXIT_CODES = (
@@ -134,7 +135,7 @@ def predict(
 
     memory.warn_of_too_little()
     inputs = find_inputs(images, running.say)
-    jobs = plan(inputs, saving.output, saving.save, saving.overlay)
+    jobs = plan(choose_inputs(inputs, reading), saving.output, saving.save, saving.overlay)
     table = saving.table
     if table is not None:
         io.check_table_path(table)

@@ -10,6 +10,7 @@ from . import options
 from .inputs import find_inputs
 from .models import channel_axis, load_model
 from .outputs import check_outputs
+from .series import read_inputs
 
 
 @click.command()
@@ -47,7 +48,7 @@ def report(
 
     paths = find_inputs(images, running.say)
     check_outputs([output], paths if model is None else [*paths, model])
-    files = [file for path in paths for file in reading.images(path)]
+    files = [file for _, file in read_inputs(paths, reading)]
     segmenter = load_model(model).set_params(device=running.device, random_state=running.seed)
     if files:
         segmenter.set_params(channel_axis=channel_axis(files[0]))

@@ -13,6 +13,7 @@ from .inputs import find_inputs
 from .models import channel_axis
 from .outputs import check_outputs
 from .pasting import reading_words
+from .series import read_inputs
 
 if TYPE_CHECKING:
     from cellsegmenter.suggest import SuggestedBounds
@@ -55,7 +56,7 @@ def suggest(
 
     paths = find_inputs(images, reporting.note)
     check_outputs([picture], paths)
-    files = [file for path in paths for file in reading.images(path)]
+    files = [file for _, file in read_inputs(paths, reading)]
     suggested = suggest_bounds(
         [file.array for file in files], channel_axis=channel_axis(files[0]), window_size=window_size
     )

@@ -10,6 +10,7 @@ from . import options, reporting
 from .models import channel_axis, load_model
 from .outputs import check_outputs
 from .pasting import reading_words
+from .series import read_inputs
 
 # A larger region makes a page that browsers show slowly.
 LARGEST_SIDE = 2048  # px
@@ -64,10 +65,10 @@ def tune(
     from cellsegmenter.wording import counted
 
     check_outputs([output], [image])
-    files = list(reading.images(image))
+    files = [file for _, file in read_inputs([image], reading)]
     if len(files) != 1:
         raise click.UsageError(
-            f"{image} holds {counted(len(files), 'image')}; choose one of them by --z, --t or --page."
+            f"{image} holds {counted(len(files), 'image')}; choose one of them by --series, --z, --t or --page."
         )
     file = files[0]
     running.say(f"{image}: {file.interpretation}")

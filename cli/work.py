@@ -81,7 +81,7 @@ class Work:
             "model_sha256": model_hash(segmenter.model_, segmenter.recognition_, segmenter.intensity),
             "seed": running.seed,
             **cutting._asdict(),
-            **reading._asdict(),
+            **reading.how,
         }
 
     def segment(self, job: Job) -> None:
@@ -131,7 +131,7 @@ class Work:
             self.running.say(f"  left as it is, made with another {', '.join(others)}: {files}")
 
     def _read(self, job: Job) -> ImageStack:
-        return self.reading.images(job.image)
+        return self.reading.images(job.image, job.series)
 
     def _is_done(self, job: Job) -> bool:
         """Whether all results are there and recorded; warns if they were made in another way."""

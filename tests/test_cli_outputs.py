@@ -20,6 +20,7 @@ from cellsegmenter.files import in_one_go, pasteable, path_beside, path_from_tex
 from cellsegmenter_cli.main import cellseg
 from cellsegmenter_cli.memory import Memory
 from cellsegmenter_cli.outputs import Target, plan
+from cellsegmenter_cli.series import Input
 
 needs_byte_names = pytest.mark.skipif(
     sys.platform in ("win32", "darwin"), reason="names of files are text here, not bytes"
@@ -48,6 +49,10 @@ def image(tmp_path, nuclei):
     path.parent.mkdir()
     tifffile.imwrite(path, nuclei[0])
     return path
+
+
+def planned(images, *arguments, **options):
+    return plan([Input.of_file(image) for image in images], *arguments, **options)
 
 
 def copy_of(image, to):
@@ -119,7 +124,7 @@ class TestLongNames:
         assert not (tmp_path / "yet").exists()
 
     def test_a_kept_graph_is_named_by_the_beginning(self, tmp_path):
-        [job] = plan([tmp_path / ("µ" * 120 + ".tif")], None)
+        [job] = planned([tmp_path / ("µ" * 120 + ".tif")], None)
         folder = Memory(2**30, tmp_path).options(job, 0)["work_folder"]
         assert folder.name.startswith("µ" * 50 + "-")
         assert len(os.fsencode(folder.name)) < 130
@@ -135,9 +140,9 @@ class TestFolders:
             assert names(overlays / day) == ["A01_overlay.png"]
 
     def test_images_of_one_folder_are_not(self):
-        jobs = plan([Path("a/x.tif"), Path("b/../a/y.tif")], Target(Path("out")))
+        jobs = planned([Path("a/x.tif"), Path("b/../a/y.tif")], Target(Path("out")))
         assert [job.files["labels"] for job in jobs] == [Path("out/x_labels.tif"), Path("out/y_labels.tif")]
-        jobs = plan([Path("a/x.tif"), Path("a/deep/x.tif")], Target(Path("out")))
+        jobs = planned([Path("a/x.tif"), Path("a/deep/x.tif")], Target(Path("out")))
         assert [job.files["labels"] for job in jobs] == [
             Path("out/x_labels.tif"),
             Path("out/deep/x_labels.tif"),
@@ -160,7 +165,7 @@ class TestFolders:
         for path in (image, image.with_suffix(".npy"), image.with_name("a_labels.tif")):
             assert str(path) in result.output
         with pytest.raises(UsageError, match=r"a/x\.tif and a/x\.png would both be written to"):
-            plan([Path("a/x.tif"), Path("a/x.png")], None)
+            planned([Path("a/x.tif"), Path("a/x.png")], None)
 
 
 class TestOwnResults:

@@ -32,7 +32,7 @@ BAD_IMAGES = {
     "nan": (
         with_pixel(np.nan),
         ValueError,
-        r"X contains NaN or infinity: 1 pixels, the first at \(7, 9\).*nan_to_num",
+        r"X contains NaN or infinity: 1 pixels, the first at \(7, 9\).*replace them by the background",
     ),
     "beyond float32": (
         with_pixel(1e39),

@@ -1,4 +1,4 @@
-"""Paths of results: whether they can be written, and writing them in one go."""
+"""What readers and writers share: their errors, checks of a file's size, and writing in one go."""
 
 from __future__ import annotations
 
@@ -15,17 +15,25 @@ from cellsegmenter.files import in_one_go, named_errors, path_beside
 __all__ = [
     "SUFFIXES",
     "ImageFileError",
+    "ImageFileWarning",
+    "check_claim",
     "check_writable",
     "replacing",
     "replacing_folder",
-    "square_pixel_size",
 ]
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".npy", ".zarr", ".czi", ".nd2")  # of images
 
 
 class ImageFileError(ValueError):
-    """A file cannot be used as asked; the message names it, what is wrong and what to do."""
+    """A file cannot be used as asked; the message names it, what is wrong and what to do, in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))  # decoders' own reasons may have several
+
+
+class ImageFileWarning(UserWarning):
+    """Something that a file says is not used, or a part of it is missing that was not asked for."""
 
 
 def check_writable(path: str | Path, *, folder: bool = False) -> None:
@@ -109,8 +117,19 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(older, ignore_errors=True)
 
 
-def square_pixel_size(y: float | None, x: float | None) -> float | None:
-    """µm per pixel, if both sides agree to one percent; areas and lengths mean nothing on other grids."""
-    if not x or not y or abs(y - x) > 0.01 * x:
-        return None
-    return float(x)
+def check_claim(path: Path, claimed: int, stored: int, ratio: int = 2**17) -> None:
+    """Refuse a file whose header claims more pixels than any compression could hold in it: the memory would not do.
+
+    Parameters
+    ----------
+    path : Path
+    claimed, stored : int
+        Bytes of the pixels, and of the files that hold them.
+    ratio : int
+        How many times fewer bytes a compression can need; zstandard reaches about a hundred thousand.
+    """
+    if claimed > max(stored, 1) * ratio:
+        raise ImageFileError(
+            f"{path} is damaged or truncated: it claims {claimed / 1e9:.3g} GB of pixels and holds {stored:,} bytes; "
+            "copy or export it again"
+        )

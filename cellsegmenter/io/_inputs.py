@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ._files import SUFFIXES, ImageFileError
+from ._ome_zarr_layout import is_zarr
 from ._results import is_result, recorded_results
 
 __all__ = ["Inputs", "expand_inputs", "find_inputs", "image_stem"]
@@ -35,9 +36,9 @@ class Inputs(NamedTuple):
 def find_inputs(paths: Iterable[str | Path]) -> Inputs:
     """The image files that files, folders and patterns such as ``plate/*.tif`` stand for, and what is left out.
 
-    A folder stands for its image files by name, without its subfolders; a ``.zarr`` folder is an image itself.
-    Neither folders nor patterns stand for results of ours, nor for a picture ``a.png`` beside ``a.tif``.  A file
-    that is named itself is always an input.
+    A folder stands for its image files by name, without its subfolders; a ``.zarr`` folder, and every folder
+    inside of one, is an image itself.  Neither folders nor patterns stand for results of ours, nor for a picture
+    ``a.png`` beside ``a.tif``.  A file that is named itself is always an input.
 
     Raises
     ------
@@ -48,7 +49,7 @@ def find_inputs(paths: Iterable[str | Path]) -> Inputs:
     results: dict[Path, None] = {}
     previews: dict[Path, None] = {}
     for path in map(Path, paths):
-        if path.is_dir() and path.suffix != ".zarr":
+        if path.is_dir() and not is_zarr(path):
             candidates = sorted(path.iterdir())
             missing = f"{path} is a folder without images; looked for {', '.join(SUFFIXES)}"
         elif glob.has_magic(str(path)) and not path.exists():

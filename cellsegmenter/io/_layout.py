@@ -6,17 +6,18 @@ Z slices, T times, any other letter pages whose meaning the file does not say.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from cellsegmenter.validation import full_key
+from ._files import ImageFileError, ImageFileWarning
+from ._planes import Plane, read_pixels
 
-from ._files import ImageFileError
-
-__all__ = ["ImageFile", "ImageStack", "Plane", "Position", "Source", "choose_images"]
+__all__ = ["ImageFile", "ImageStack", "Missing", "Plane", "Position", "Source", "choose_images"]
 
 Position = int | Literal["all"] | None  # on an axis: one, all of them, or not said
 
@@ -36,45 +37,24 @@ class ImageFile(NamedTuple):
     interpretation: str  # how the file was understood, for the user to read
 
 
+class Missing(NamedTuple):
+    """Planes that a file describes and that are nowhere to be found."""
+
+    planes: np.ndarray  # bool, one size for each of the array's first axes
+    files: str  # names of those that should hold them; "" if the file itself ends early
+
+
 class Source(NamedTuple):
-    """The whole content of a file."""
+    """One image of a file, with all its planes and channels."""
 
     name: str  # the path, for messages
     array: Any  # array-like with as many dimensions as `axes`
     axes: str
     pixel_size: float | None = None  # µm
     channel_names: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Plane:
-    """An image inside a lazy array of more dimensions, read when sliced."""
-
-    source: Any  # array-like
-    index: tuple[int | slice, ...]  # a position for each axis that is fixed, slice(None) for the others
-    order: tuple[int, ...]  # of the axes that remain
-
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype(self.source.dtype)
-
-    @property
-    def ndim(self) -> int:
-        return len(self.order)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        free = [size for size, at in zip(self.source.shape, self.index, strict=True) if isinstance(at, slice)]
-        return tuple(int(free[axis]) for axis in self.order)
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        slices = full_key(key, self.ndim)
-        in_file_order = iter([slices[self.order.index(axis)] for axis in range(self.ndim)])
-        index = tuple(next(in_file_order) if isinstance(at, slice) else at for at in self.index)
-        return np.asarray(self.source[index]).transpose(self.order)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self[...].astype(dtype or self.dtype, copy=False)
+    doubt: str = ""  # why the pixel size that the file gives is not used
+    title: str = ""  # which of several images of the file this is
+    missing: Missing | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +84,8 @@ class ImageStack:
         free = [axis for axis in named if axis not in chosen]
         wanted = "CYX" if "C" in free else "YX"
         index = tuple(chosen.get(axis, slice(None)) for axis in named)
-        plane = Plane(self.source.array, index, tuple(free.index(axis) for axis in wanted))
+        order = tuple(free.index(axis) for axis in wanted)
+        plane = Plane(self.source.array, index, order, self.source.name)
         words = _describe(self.source, chosen, plane, self.grey_in_colour)
         return ImageFile(_load(plane), wanted, self.source.pixel_size, words)
 
@@ -141,7 +122,13 @@ def choose_images(
         If a choice is missing, impossible or out of range, or the pixels are not real numbers.
     """
     if np.dtype(source.array.dtype).kind not in "buif":
-        raise ImageFileError(f"{source.name} holds {source.array.dtype}; pixels must be real numbers")
+        raise ImageFileError(
+            f"{source.name} holds {source.array.dtype}; pixels must be real numbers, so export it as such"
+        )
+    if 0 in source.array.shape:
+        raise ImageFileError(
+            f"{source.name} has the shape {tuple(source.array.shape)}, which holds no pixels; export it again"
+        )
     is_colour = "S" in source.axes
     named = source._replace(axes=_named_axes(source, axes))
     sizes = _sizes(named)
@@ -150,12 +137,33 @@ def choose_images(
     chosen |= {axis: position for axis, position in positions.items() if isinstance(position, int)}
     stacked = "".join(axis for axis in sizes if positions.get(axis) == "all")
     if sizes.get("C", 1) == 1 and channel not in (None, 0):
-        raise ImageFileError(f"{source.name} has no channel {channel}, it is grey (axes {named.axes})")
+        raise ImageFileError(
+            f"{source.name} has no channel {channel}, it is grey (axes {named.axes}); leave channel out (--channel)"
+        )
     grey_in_colour = False
     if sizes.get("C", 1) > 1 and (axes is None or channel is not None):
         grey_in_colour = channel is None and is_colour and _samples_are_equal(named, chosen)
         chosen["C"] = 0 if grey_in_colour else _choose_channel(named, channel, is_colour)
+    _check_missing(named, chosen)
     return ImageStack(named, stacked, tuple(sizes[axis] for axis in stacked), chosen, grey_in_colour)
+
+
+def _check_missing(source: Source, chosen: dict[str, int]) -> None:
+    """Refuse planes that are not there, and warn where others are not."""
+    if source.missing is None:
+        return
+    planes, files = source.missing
+    leading = source.axes[: planes.ndim]
+    wanted = planes[tuple(chosen.get(axis, slice(None)) for axis in leading)]
+    where = "in none of its files, as the recording ended early or one of them is damaged"
+    if files:
+        where = f"in files that are missing beside it: {files}"
+    if wanted.any():
+        remedy = "copy them there" if files else "copy or export it again"
+        raise ImageFileError(
+            f"{source.name}: planes of this image are {where}; {remedy}, or choose other planes"
+        )
+    warnings.warn(f"{source.name}: other planes of this image are {where}", ImageFileWarning, stacklevel=4)
 
 
 def _sizes(source: Source) -> dict[str, int]:
@@ -241,7 +249,8 @@ def _choose_channel(source: Source, channel: int | str | None, is_colour: bool) 
 
 def _samples_are_equal(source: Source, chosen: dict[str, int]) -> bool:
     """Whether red, green and blue are the same, that is a grey image; alpha does not matter."""
-    pixels = np.asarray(source.array[tuple(chosen.get(axis, slice(None)) for axis in source.axes)])
+    index = tuple(chosen.get(axis, slice(None)) for axis in source.axes)
+    pixels = read_pixels(source.array, index, source.name)
     free = [axis for axis in source.axes if axis not in chosen]
     samples = np.moveaxis(pixels, free.index("C"), 0)[:3]
     return bool((samples == samples[0]).all())
@@ -252,23 +261,24 @@ def _load(plane: Plane) -> Any:
     if isinstance(plane.source, np.ndarray):  # a memory map stays one
         pixels = plane.source[plane.index].transpose(plane.order)
         return np.array(pixels) if pixels.nbytes <= LARGE else pixels
-    n_bytes = np.prod(plane.shape, dtype=np.int64) * plane.dtype.itemsize
+    n_bytes = prod(plane.shape) * plane.dtype.itemsize
     return plane[...] if n_bytes <= LARGE else plane
 
 
 def _describe(source: Source, chosen: dict[str, int], plane: Plane, grey_in_colour: bool) -> str:
     """How the file was understood, in words."""
-    sizes, words = _sizes(source), []
+    sizes, words = _sizes(source), [source.title] if source.title else []
     for axis in (axis for axis in source.axes if axis in chosen and sizes[axis] > 1):
         if axis == "C" and grey_in_colour:
             words.append("grey image saved in colour")
         elif axis == "C":
-            name = f" ({source.channel_names[chosen[axis]]})" if source.channel_names else ""
+            names = source.channel_names
+            name = f" ({names[chosen[axis]]})" if chosen[axis] < len(names) else ""
             words.append(f"channel {chosen[axis]}{name} of {sizes[axis]}")
         else:
             words.append(f"{WORDS.get(axis, 'page')} {chosen[axis]} of {sizes[axis]}")
-    if not words:
-        words = ["grey image" if plane.ndim == 2 else f"all {plane.shape[0]} channels"]
+    if words in ([], [source.title]):
+        words += ["grey image" if plane.ndim == 2 else f"all {plane.shape[0]} channels"]
     size = f"{plane.shape[-2]} × {plane.shape[-1]} px, {plane.dtype.name}, axes {source.axes}"
     scale = f", {source.pixel_size:.4g} µm per px" if source.pixel_size else ""
     return f"{', '.join(words)}: {size}{scale}"

@@ -7,7 +7,6 @@ from collections.abc import Collection
 from pathlib import Path
 
 import tifffile
-from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from cellsegmenter.files import path_from_text
@@ -37,8 +36,8 @@ def is_result(path: Path, recorded: Collection[str] = ()) -> bool:
         if path.is_dir():
             return json.loads((path / ".zattrs").read_text(encoding="utf-8"))["_creator"] == CREATOR
         if path.suffix.lower() == ".png":
-            with Image.open(path) as picture:
-                return isinstance(picture, PngImageFile) and picture.info.get("Software") == MARK
+            with PngImageFile(path) as picture:  # of any size, which Pillow's `open` would warn of
+                return picture.info.get("Software") == MARK
         if path.suffix.lower() in (".tif", ".tiff"):
             with tifffile.TiffFile(path) as file:
                 return file.pages.first.software == MARK

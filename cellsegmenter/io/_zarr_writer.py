@@ -13,7 +13,7 @@ from cellsegmenter.packages import needs
 
 from ._files import ImageFileError, replacing_folder
 from ._layout import ImageStack
-from ._ome_zarr import ome_attributes
+from ._ome_zarr_layout import ome_attributes
 from ._results import CREATOR
 from ._stacks import check_labels
 
@@ -116,7 +116,7 @@ def add_ome_zarr_labels(
     Parameters
     ----------
     path : str or Path
-        Of the image's group, NGFF 0.4 or 0.5, whose version the labels take.
+        Of the image's group, NGFF 0.1 to 0.5; labels are written as 0.5 where the image is, else as 0.4.
     labels : array-like (..., H, W)
         0 background; read band by band, so that it may stay on disk.
     table : mapping from names to columns, optional
@@ -147,7 +147,7 @@ def add_ome_zarr_labels(
         attributes = ome_attributes(Path(path))
         multiscale = attributes["multiscales"][0]
         grid = _grid_of_level(multiscale, level, position or {})
-    except (OSError, KeyError, IndexError, ValueError) as error:
+    except (OSError, KeyError, IndexError, TypeError, ValueError) as error:
         raise ImageFileError(f"{path} cannot be read as OME-Zarr ({error!r}); export it again") from error
     names = [axis["name"].upper() for axis in grid.axes]
     order = [axes.index(name) for name in names if name in axes]
@@ -181,7 +181,7 @@ def _grid(axes: str, pixel_size: float | None) -> Grid:
 def _grid_of_level(multiscale: dict[str, Any], level: int, position: Mapping[str, int]) -> Grid:
     """The image's own axes but for channels, at one of its levels; a chosen slice lies where it was."""
     kept = [i for i, axis in enumerate(multiscale["axes"]) if axis["name"] != "c"]
-    steps = multiscale["datasets"][level]["coordinateTransformations"]
+    steps = multiscale["datasets"][level].get("coordinateTransformations", [])
     common = multiscale.get("coordinateTransformations", [])
     scale, origin = [1.0] * len(multiscale["axes"]), [0.0] * len(multiscale["axes"])
     for step in [*steps, *common]:
