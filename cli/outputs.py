@@ -97,7 +97,6 @@ def plan(
 
     Images from several folders keep them apart: under `output`, their folders are mirrored.
     """
-    from cellsegmenter.files import text_of
     from cellsegmenter.io import MANIFEST_ENDING, image_stem
 
     titles = Counter(image.title for image in inputs)
@@ -118,7 +117,7 @@ def plan(
             files["ome-zarr"] = image.path / "labels" / "cells"
         if overlay is not None:
             files["overlay"] = place(image.named, overlay, ENDINGS["overlay"], folder, len(inputs))
-        name = text_of(image.title if titles[image.title] == 1 else image.place)
+        name = image.title if titles[image.title] == 1 else image.place
         manifest = base.with_name(f"{base.name}{MANIFEST_ENDING}")
         jobs.append(Job(image.path, name, files, manifest, image.series))
     _refuse_collisions(inputs, jobs)

@@ -44,6 +44,7 @@ def report(
 
     MODEL is a file of `cellseg fit`; without it the report is of the built-in model.
     """
+    from cellsegmenter.files import text_of
     from cellsegmenter.report import write_report
 
     paths = find_inputs(images, running.say)
@@ -52,6 +53,6 @@ def report(
     segmenter = load_model(model).set_params(device=running.device, random_state=running.seed)
     if files:
         segmenter.set_params(channel_axis=channel_axis(files[0]))
-    title = "The built-in nuclei model" if model is None else model.stem
+    title = "The built-in nuclei model" if model is None else text_of(model.stem)
     write_report(output, segmenter, images=[file.array for file in files], title=title)
     running.say(f"wrote {output}")

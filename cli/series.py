@@ -20,17 +20,22 @@ class Input(NamedTuple):
     path: Path  # the file, or the image's own folder in an OME-Zarr
     series: int | None  # which one, of a file that holds several
     named: Path  # what its results are named after, and beside which they go; no file need have this name
-    title: str  # in tables
+    title: str  # in tables; text, which a file's name need not be
 
     @classmethod
     def of_file(cls, path: Path) -> Input:
         """A file without a choice among its images."""
-        return cls(path, None, path, path.name)
+        from cellsegmenter.files import text_of
+
+        return cls(path, None, path, text_of(path.name))
 
     @property
     def place(self) -> str:
-        """Where it is, in full; titles may be those of several images."""
-        return str(self.path) if self.series is None else f"{self.path} series {self.series}"
+        """The title with folders, where several images have the same."""
+        from cellsegmenter.files import text_of
+
+        place = text_of(str(self.path))
+        return place if self.series is None else f"{place} series {self.series}"
 
 
 def choose_inputs(paths: Sequence[Path], reading: Reading) -> list[Input]:
@@ -75,19 +80,21 @@ def _input(path: Path, series: Series, n: int) -> Input:
     """An image of a file of `n`; results of one among several have its number, or its place in an OME-Zarr, in their
     names.
     """
+    from cellsegmenter.files import text_of
     from cellsegmenter.io import outermost
 
+    file = Input.of_file(path)
     if not path.is_dir():
         if n == 1:
-            return Input.of_file(path)
-        return Input(
-            path, series.number, _with(path, f"series{series.number}"), f"{path.name} series {series.number}"
-        )
+            return file
+        named = _with(path, f"series{series.number}")
+        return Input(path, series.number, named, f"{file.title} series {series.number}")
     root = outermost(path)
     if n == 1 and path == root:
-        return Input(series.path, None, path, path.name)
+        return file._replace(path=series.path)
     place = series.path.absolute().relative_to(root.absolute())
-    return Input(series.path, None, _with(root, "_".join(place.parts)), f"{root.name}/{place.as_posix()}")
+    title = text_of(f"{root.name}/{place.as_posix()}")
+    return Input(series.path, None, _with(root, "_".join(place.parts)), title)
 
 
 def _with(path: Path, addition: str) -> Path:

@@ -59,7 +59,7 @@ def tune(
     Cuts a region of IMAGE at some twenty resolutions and writes one HTML page: move the slider, and the page says
     which `cellseg predict` command applies what you see to the whole image.
     """
-    from cellsegmenter.files import pasteable
+    from cellsegmenter.files import pasteable, text_of
     from cellsegmenter.tuning import write_tuning_page
     from cellsegmenter.tuning.page import GAMMA_PLACE
     from cellsegmenter.wording import counted
@@ -90,9 +90,10 @@ def tune(
     shown = options.given(model=model, **sampling, seed=seed)
     words = [word for name, value in shown.items() for word in (f"--{name}", value)]
     command = ["cellseg", "predict", image, *words, *reading_words(reading), "--gamma-abs", GAMMA_PLACE]
+    used = "the built-in model" if model is None else text_of(model.name)
     subtitle = (
-        f"{image.name}, rows {place[0]} to {place[0] + place[2]} and columns {place[1]} to {place[1] + place[3]}, "
-        f"cut at {len(sweep.cuts)} resolutions with {'the built-in model' if model is None else model.name}"
+        f"{text_of(image.name)}, rows {place[0]} to {place[0] + place[2]} and columns {place[1]} to "
+        f"{place[1] + place[3]}, cut at {len(sweep.cuts)} resolutions with {used}"
     )
     write_tuning_page(output, sweep, command=pasteable(command), subtitle=subtitle)
     best = sweep.cuts[sweep.automatic]

@@ -15,7 +15,7 @@ from click import UsageError
 from click.testing import CliRunner
 from skimage.io import imsave
 
-from cellsegmenter import io
+from cellsegmenter import CellSegmenter, io
 from cellsegmenter.files import in_one_go, pasteable, path_beside, path_from_text, path_text, text_of
 from cellsegmenter_cli.main import cellseg
 from cellsegmenter_cli.memory import Memory
@@ -93,6 +93,17 @@ class TestNamesThatAreNoText:
         done("predict", odd, "--model", model, "--samples", 1, "--stride", 40)
         recorded = json.loads(odd.with_name(os.fsdecode(b"10\xb5m_manifest.json")).read_bytes())
         assert path_from_text(recorded["request"]["model"]) == model
+
+    def test_pages_name_it(self, odd, tmp_path):
+        tuned, reported = tmp_path / "tune.html", tmp_path / "report.html"
+        model = tmp_path / os.fsdecode(b"m\xb5.safetensors")
+        CellSegmenter.pretrained().save(model)
+        done("tune", odd, "-o", tuned, "--model", model, "--samples", 1, "--device", "cpu")
+        page = tuned.read_text(encoding="utf-8")
+        assert "10%B5m.tif, rows 0 to 128" in page
+        assert "m%B5.safetensors" in page
+        done("report", model, "-o", reported)
+        assert "<title>m%B5" in reported.read_text(encoding="utf-8")
 
     def test_a_command_to_paste_names_the_same_file(self, odd):
         printed = subprocess.run(["bash", "-c", f"printf %s {pasteable([odd])}"], capture_output=True)

@@ -1,17 +1,24 @@
 """Files of several images at the command line: which are meant, where their results go, and how they are listed."""
 
 import json
+import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
 import tifffile
 from click.testing import CliRunner
+from skimage.io import imsave
 from test_ome_zarr import write_group, write_image
 
+from cellsegmenter.files import path_from_text
 from cellsegmenter_cli.main import cellseg
 
 zarr = pytest.importorskip("zarr")
+needs_byte_names = pytest.mark.skipif(
+    sys.platform in ("win32", "darwin"), reason="names of files are text here, not bytes"
+)
 FAST = ("--samples", "2", "--stride", "40", "--diameter", "16", "--device", "cpu")
 
 
@@ -139,6 +146,58 @@ def test_a_field_that_is_missing_does_not_end_the_others(plate):
     assert result.exit_code == 3
     assert "A/1/1 does not exist; check the path" in result.output
     assert "3 of 4 images understood" in result.output
+
+
+def test_plates_and_folders_in_one_run(plate, tmp_path, nuclei):
+    """Results beside images, and previews of them, are neither images nor in the way."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    tifffile.imwrite(folder / "a.tif", nuclei[0])
+    imsave(folder / "a.png", nuclei[0])
+    assert run("predict", folder, *FAST, "--save", "labels,ome-zarr").exit_code == 0
+    out = tmp_path / "out"
+    command = ("predict", plate, folder, *FAST, "--series", "all", "-o", f"{out}/")
+    result = run(*command)
+    assert result.exit_code == 0, result.output
+    assert "left out, as results and no images:" in result.output
+    assert "left out, as previews of images of the same name:" in result.output
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.tif")) == [
+        "folder/a_labels.tif",
+        *(f"plate_{place}_labels.tif" for place in ("A_1_0", "A_1_1", "B_2_0", "B_2_1")),
+    ]
+    again = run(*command, "--skip-existing")
+    assert again.output.count("skipped, its results are there") == 5
+
+
+def test_an_image_that_is_named_twice_is_done_once(plate):
+    field = plate / "A" / "1" / "0"
+    result = run("predict", plate, field, plate, *FAST, "--series", "all", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "4 of 4 images understood" in result.output
+
+
+def test_images_whose_results_have_one_name_are_both_named(two, nuclei):
+    single = two.with_name("two_series1.tif")
+    tifffile.imwrite(single, nuclei[0])
+    result = run("predict", two, single, "--series", "all")
+    assert result.exit_code == 2
+    assert f"{two} series 1 and {single} would both be written to" in result.output
+
+
+@needs_byte_names
+def test_a_name_that_is_no_text_has_its_series_beside_it(two, tmp_path):
+    odd = two.rename(two.with_name(os.fsdecode(b"10\xb5m.ome.tif")))
+    out, table = tmp_path / "out", tmp_path / "all.csv"
+    result = run("predict", odd, *FAST, "--series", "all", "-o", out, "--save", "labels", "--table", table)
+    assert result.exit_code == 0, result.output
+    rows = np.genfromtxt(table, delimiter=",", names=True, dtype=None, encoding="utf-8")
+    assert list(np.unique(rows["image"])) == ["10%B5m.ome.tif series 0", "10%B5m.ome.tif series 1"]
+    manifest = json.loads((out / os.fsdecode(b"10\xb5m_series1_manifest.json")).read_bytes())
+    assert path_from_text(manifest["image"]["file"]) == odd
+    again = run("predict", odd, *FAST, "--series", "all", "-o", out, "--skip-existing")
+    assert again.output.count("skipped, its results are there") == 2
+    listed = json.loads(run("info", odd, "--json").output)
+    assert [path_from_text(series["path"]) for series in listed] == [odd, odd]
 
 
 def test_a_file_lists_its_images(plate, two):

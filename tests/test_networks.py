@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -531,6 +532,42 @@ def test_threads_follow_the_work():
                 assert torch.get_num_threads() == expected
         with pytest.raises(ZeroDivisionError), threads_for(1):
             raise ZeroDivisionError
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_work_that_overlaps_leaves_the_threads_as_they_were():
+    """The second begins within the first, and ends after it."""
+    before = torch.get_num_threads()
+    first_is_at_work, second_is_at_work = threading.Event(), threading.Event()
+    found = []
+
+    def first_work():
+        with threads_for(1):
+            first_is_at_work.set()
+            second_is_at_work.wait(10)
+
+    def second_work():
+        first_is_at_work.wait(10)
+        with threads_for(1):
+            second_is_at_work.set()
+            first.join()
+        found.append(torch.get_num_threads())
+
+    def later():
+        found.append(torch.get_num_threads())
+
+    try:
+        torch.set_num_threads(4)
+        first, second = threading.Thread(target=first_work), threading.Thread(target=second_work)
+        first.start()
+        second.start()
+        second.join()
+        new = threading.Thread(target=later)
+        new.start()
+        new.join()
+        assert found == [4, 4]
         assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(before)

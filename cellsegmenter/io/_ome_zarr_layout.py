@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cellsegmenter.files import text_of
+
 from ._files import ImageFileError
 from ._ome_xml import OmeImage, parse_ome_xml
 
@@ -163,7 +165,7 @@ def _described_by(root: Path, place: str, changed: int) -> dict[Path, OmeImage]:
 def _name(xml: OmeImage | None, group: Group, path: Path) -> str:
     if xml is not None and xml.name:
         return xml.name
-    return "" if group.path == path else group.path.relative_to(path).as_posix()
+    return "" if group.path == path else text_of(group.path.relative_to(path).as_posix())
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -54,12 +55,38 @@ def channels_last_pays(device: torch.device) -> bool:
     return device.type in ("cpu", "cuda")
 
 
+class _Limits:
+    """The number of torch's threads while no limit holds, remembered where several threads of Python set limits.
+
+    torch gives a new thread of Python what was set last, so that one of them cannot know what was there before.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held = 0
+        self._unlimited = 0
+
+    def set(self, limit: int) -> None:
+        with self._lock:
+            if self._held == 0:
+                self._unlimited = torch.get_num_threads()
+            self._held += 1
+            torch.set_num_threads(max(1, min(self._unlimited, limit)))
+
+    def lift(self) -> None:
+        with self._lock:
+            self._held -= 1
+            torch.set_num_threads(self._unlimited)
+
+
+_LIMITS = _Limits()
+
+
 @contextmanager
 def threads_for(n_pixels: int) -> Iterator[None]:
     """No more of torch's threads on the CPU than so many pixels keep busy; on a busy machine idle ones wait long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(before, n_pixels // _PIXELS_PER_THREAD)))
+    _LIMITS.set(n_pixels // _PIXELS_PER_THREAD)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        _LIMITS.lift()
