@@ -7,9 +7,10 @@
     OMP_NUM_THREADS=1 python benchmarks/reliability.py workers
 
 `memory` predicts small images again and again in one process.  `kill-fit` and `kill-predict` end `cellseg fit`, and
-`cellseg predict` of a large image, by SIGKILL at random moments, start them again, and compare the bytes of what they
-write with those of a run left alone; of a model all but its seconds.  `disk` predicts on disks of ever more
-room, too small at first.  `workers` kills a worker of a dask cluster while it is at each stage.  Images are made up.
+`cellseg predict` of a large image, by SIGKILL at random moments of each stage, start them again, and compare the bytes
+of what they write with those of a run left alone; of a model all but its seconds.  `disk` predicts on disks of ever
+more room, too small at first.  `workers` kills a worker of a dask cluster while it is at each stage.  Images are made
+up.
 results/reliability.json has a row for each of them; anything that does not hold is an error.
 """
 
@@ -18,14 +19,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,31 +34,14 @@ import joblib
 import numpy as np
 import tifffile
 import torch
-from safetensors import safe_open
+from killing import kill_fit, kill_predict
 from scoring import keep_row
+from subjects import CELLSEG, nuclei, run
 
 from cellsegmenter import AbsoluteResolution, CellSegmenter
-from cellsegmenter.datasets import make_nuclei
 
 RESULTS = Path(__file__).parent / "results" / "reliability.json"
-CELLSEG = [
-    sys.executable,
-    "-c",
-    "import sys; from cellsegmenter_cli.main import cellseg; sys.exit(cellseg())",
-]
-QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 LARGEST_GROWTH = 0.05  # of the memory after the warm-up
-
-
-def nuclei(side: int, random_state: int = 0, diameter: float = 16) -> np.ndarray:
-    """A square of nuclei; beyond 1024 px it repeats itself."""
-    tile = min(side, 1024)
-    count = round(tile**2 / (2.7 * diameter**2))
-    image = make_nuclei(
-        1, size=tile, count=(count, count), diameter=diameter, random_state=random_state
-    ).images[0]
-    times = -(-side // tile)
-    return (255 * np.clip(np.tile(image, (times, times))[:side, :side], 0, 1)).astype(np.uint8)
 
 
 # --- memory -----------------------------------------------------------------------------------------------------
@@ -89,135 +72,6 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
         "highest_mib_later": round(highest),
         "growth": round(growth, 4),
     }
-
-
-# --- kills ------------------------------------------------------------------------------------------------------
-
-
-def run(command: list[str]) -> float:
-    """Run a command to its end; its CPU seconds."""
-    process = subprocess.Popen(command, **QUIET)
-    seconds = 0.0
-    while process.poll() is None:
-        seconds = cpu_seconds(process) or seconds
-        time.sleep(0.02)
-    assert process.returncode == 0, f"exit code {process.returncode}"
-    return seconds
-
-
-def cpu_seconds(process: subprocess.Popen) -> float | None:
-    """What a process has used so far; None if it has ended.  Of a busy machine it says more than a clock."""
-    try:
-        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    except FileNotFoundError:
-        return None
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def killed(command: list[str], seconds: float, stage: Callable[[], str]) -> str | None:
-    """Run a command and kill it after so many CPU seconds: how far it was; None if it had finished."""
-    process = subprocess.Popen(command, **QUIET)
-    while process.poll() is None:
-        if (cpu_seconds(process) or 0) >= seconds:
-            reached = stage()
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            return reached
-        time.sleep(0.005)
-    assert process.returncode == 0, f"exit code {process.returncode}"
-    return None
-
-
-def contents(paths: list[Path]) -> list[bytes]:
-    """The bytes of files; those of a model without the seconds that its training took."""
-    return [model_bytes(path) if path.suffix == ".safetensors" else path.read_bytes() for path in paths]
-
-
-def model_bytes(path: Path) -> bytes:
-    with safe_open(path, framework="np") as file:
-        description = json.loads(file.metadata()["description"])
-        tensors = [file.get_tensor(name).tobytes() for name in sorted(file.keys())]
-    assert "recognition" in description, "there was no sleep phase: too few objects are confident"
-    for name in ("card_", "history_", "recognition_history_"):
-        description[name].pop("seconds")
-    return b"".join([json.dumps(description).encode(), *tensors])
-
-
-def killed_and_resumed(
-    command: list[str],
-    results: list[Path],
-    state: list[Path],
-    stage: Callable[[], str],
-    options: argparse.Namespace,
-) -> dict[str, Any]:
-    """Kill a command at random moments, each time starting it again; its results must be those of a run left alone.
-
-    Parameters
-    ----------
-    command : list of str
-    results, state : list of Path
-        Files, deleted before every new run; the results are compared.
-    stage : callable
-        Says how far the run has come.
-    """
-    draw = random.Random(options.seed)
-    seconds = run(command)
-    expected = contents(results)
-    stages: dict[str, int] = {}
-    resumed_runs = 0
-    while sum(stages.values()) < options.kills:
-        for path in (*results, *state):
-            path.unlink(missing_ok=True)
-        reached: str | None = ""
-        while reached is not None and sum(stages.values()) < options.kills:
-            reached = killed(command, draw.uniform(0.25, 0.95) * seconds, stage)
-            if reached is not None:
-                stages[reached] = stages.get(reached, 0) + 1
-                print(f"killed: {reached}", file=sys.stderr)
-        if reached is not None:
-            run(command)
-        assert contents(results) == expected, "the results of a run that was killed differ"
-        resumed_runs += 1
-    return {"killed_while": stages, "runs": resumed_runs, "cpu_seconds_of_a_run": round(seconds, 1)}
-
-
-def kill_fit(options: argparse.Namespace) -> dict[str, Any]:
-    """`cellseg fit`, in its wake and its sleep phase."""
-    folder = options.scratch
-    images = [folder / f"{number}.tif" for number in range(3)]
-    for number, path in enumerate(images):
-        tifffile.imwrite(path, nuclei(160, number, 10))
-    model, checkpoint = folder / "model.safetensors", folder / "run.pt"
-    sleep = folder / "run-sleep.pt"
-    bounds = "--density 3 8 --area 0.15 0.5 --object-size 6 16 --window-size 48 --shape blob --network small"
-    how = f"--steps {options.steps} --batch-size 2 --recognition-steps {options.sleep_steps} --recognition one_pass"
-    command = [*CELLSEG, "fit", *map(str, images), "-o", str(model), "--checkpoint", str(checkpoint)]
-    command += [*bounds.split(), *how.split(), "--device", "cpu"]
-
-    def stage() -> str:
-        if not checkpoint.exists():
-            return "before the first checkpoint"
-        step = torch.load(checkpoint, map_location="cpu", weights_only=True)["step"]
-        return "wake phase" if step < options.steps else "sleep phase"
-
-    return killed_and_resumed(command, [model], [checkpoint, sleep], stage, options)
-
-
-def kill_predict(options: argparse.Namespace) -> dict[str, Any]:
-    """`cellseg predict` of an image that has a work folder."""
-    folder = options.scratch
-    image = folder / "image.tif"
-    tifffile.imwrite(image, nuclei(options.side))
-    results = [folder / f"image_{ending}" for ending in ("labels.tif", "cells.csv", "overlay.png")]
-    command = [*CELLSEG, "predict", str(image), "--max-memory", "1M", "--save", "labels,table,overlay"]
-
-    def stage() -> str:
-        records = sorted((folder / "image-0_work").glob("[!.]*.np*"), key=lambda path: path.stat().st_mtime)
-        if not records:
-            return "before the first block"
-        return f"at {records[-1].name.split('-')[0].removesuffix('.npy')}"
-
-    return killed_and_resumed([*command, "--device", "cpu"], results, [], stage, options)
 
 
 # --- full disks -------------------------------------------------------------------------------------------------
