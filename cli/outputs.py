@@ -111,9 +111,7 @@ def plan(
         files = {"labels": labels} if names_file else {}
         for kind in kinds:
             files.setdefault(kind, base.with_name(f"{base.name}{ENDINGS[kind]}"))
-        if (
-            "ome-zarr" in kinds and image.path.is_dir()
-        ):  # of OME-Zarr, whose labels belong under their image's group
+        if "ome-zarr" in kinds and image.path.is_dir():  # an OME-Zarr, which holds its own labels
             files["ome-zarr"] = image.path / "labels" / "cells"
         if overlay is not None:
             files["overlay"] = place(image.named, overlay, ENDINGS["overlay"], folder, len(inputs))

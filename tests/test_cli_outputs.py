@@ -4,8 +4,10 @@ import csv
 import errno
 import json
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 import tifffile
 from click import UsageError
 from click.testing import CliRunner
+from PIL import Image
 from skimage.io import imsave
 
 from cellsegmenter import CellSegmenter, io
@@ -227,6 +230,21 @@ class TestOwnResults:
             image.with_name(f"x{number}_manifest.json").write_text(text)
         image.with_name("b.tif").write_text("no image")
         assert [path.name for path in io.expand_inputs([image.parent])] == ["a.tif", "b.tif"]
+
+    def test_looking_for_marks_says_nothing(self, image, caplog):
+        """Neither of damaged tags, nor of a picture that is large."""
+        damaged = bytearray(image.read_bytes())
+        (first_tag,) = struct.unpack_from("<I", damaged, 4)
+        struct.pack_into("<H", damaged, first_tag + 2 + 12 * 5 + 2, 99)  # the type of a tag
+        image.with_name("damaged.tif").write_bytes(damaged)
+        large = image.with_name("large.png")
+        Image.new("L", (8, 8)).save(large, pnginfo=io.marked_png())
+        header = bytearray(large.read_bytes())
+        struct.pack_into(">II", header, 16, 40_000, 40_000)
+        struct.pack_into(">I", header, 29, zlib.crc32(header[12:29]))
+        large.write_bytes(header)
+        assert io.find_inputs([image.parent]).results == [large]
+        assert not caplog.records
 
     def test_a_preview_is_left_out(self, image, nuclei):
         for name in ("a.png", "c.png"):

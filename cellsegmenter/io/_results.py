@@ -11,6 +11,8 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from cellsegmenter.files import path_from_text
 
+from ._tiff import tiff_complaints
+
 __all__ = ["CREATOR", "MANIFEST_ENDING", "MARK", "is_result", "marked_png", "recorded_results"]
 
 MARK = "cellsegmenter result"  # the software, in TIFF and PNG
@@ -39,7 +41,7 @@ def is_result(path: Path, recorded: Collection[str] = ()) -> bool:
             with PngImageFile(path) as picture:  # of any size, which Pillow's `open` would warn of
                 return picture.info.get("Software") == MARK
         if path.suffix.lower() in (".tif", ".tiff"):
-            with tifffile.TiffFile(path) as file:
+            with tiff_complaints(), tifffile.TiffFile(path) as file:
                 return file.pages.first.software == MARK
     except Exception:  # a broken file is complained of where it is read
         return False

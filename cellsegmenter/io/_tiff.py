@@ -18,7 +18,7 @@ from ._layout import LARGE, Source
 from ._series import Series, choose_series
 from ._tiff_metadata import TiffImage, images_of, missing_planes
 
-__all__ = ["list_tiff", "read_tiff"]
+__all__ = ["list_tiff", "read_tiff", "tiff_complaints"]
 
 # How many times fewer bytes a page can need: without compression, and by LZW, deflate (two numbers) and PackBits.
 RATIOS = {1: 1, 5: 4096, 8: 1100, 32946: 1100, 32773: 128}
@@ -79,7 +79,7 @@ def _listed(path: Path, file: tifffile.TiffFile, images: list[TiffImage]) -> lis
 @contextmanager
 def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
     """The file, with every complaint about it as an error of ours."""
-    with _complaints() as complaints:
+    with tiff_complaints() as complaints:
         try:
             with tifffile.TiffFile(path) as file:
                 yield file
@@ -141,7 +141,7 @@ def _remedy(path: Path, reason: str) -> str:
 
 
 @contextmanager
-def _complaints() -> Iterator[list[str]]:
+def tiff_complaints() -> Iterator[list[str]]:
     """What tifffile logs, collected instead of printed."""
     messages: list[str] = []
     handler = logging.Handler()
