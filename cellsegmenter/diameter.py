@@ -8,7 +8,7 @@ of them at first; it is taken off, by the diameter found so far, until the answe
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -23,10 +23,12 @@ from cellsegmenter.normalize import normalize_image, tile_statistics
 __all__ = [
     "MIN_AREA",
     "MIN_THRESHOLD",
+    "TileDiameters",
     "estimate_diameter",
     "foreground_distances",
     "read_tiles",
     "spread_tiles",
+    "tile_diameters",
     "typical_radius",
 ]
 
@@ -39,6 +41,7 @@ HAZE_ROUNDS = 3
 SETTLED = 0.1  # relative change of the diameter
 TILE = 512  # px, side of the tiles a large image is judged by
 TILES_PER_AXIS = 4
+_QUICK_TILES, _QUICK_PIXELS = 4, 2**19
 
 
 def estimate_diameter(image: Any) -> float:
@@ -59,9 +62,64 @@ def estimate_diameter(image: Any) -> float:
     float
         Diameter of the circle of equal area, px; nan if no objects stand out from the background.
     """
-    tiles = spread_tiles(image, method="linear")
+    return _settled_diameter(spread_tiles(image, method="linear"))
+
+
+class TileDiameters(NamedTuple):
+    """What a classical look at an image says of the objects' size."""
+
+    diameter: float  # px, of all tiles; nan if nothing stands out
+    # Rows and columns of places with objects: those of a smaller and of a larger size.
+    places: tuple[tuple[int, int], ...]
+
+
+def tile_diameters(image: Any) -> TileDiameters:
+    """A quick `estimate_diameter` of an image (H, W) or (C, H, W), and where it is worth looking closer.
+
+    That is the middle of an image that is small, and two of four tiles of a large one.  Of more than half a million
+    pixels 2 × 2 count as one.
+    """
+    corners = _tile_corners(image.shape[-2:])
+    middles = [(image.shape[-2] // 2, image.shape[-1] // 2)]
+    tiles = read_tiles(image, _QUICK_TILES)
+    if len(corners) > 1:
+        middles = [(top + TILE // 2, left + TILE // 2) for top, left in _spread(corners, _QUICK_TILES)]
+    pooled = 2 if sum(tile[0].size for tile in tiles) > _QUICK_PIXELS else 1
+    normal = normalized_tiles([_pooled(tile, pooled) for tile in tiles], method="linear")
+    diameter = pooled * _settled_diameter(normal, rounds=1)
+    if len(tiles) == 1:
+        return TileDiameters(diameter, (middles[0],))
+    of_tiles = np.array([_mean_diameter([tile]) for tile in normal])
+    by_size = np.argsort(of_tiles)[: np.isfinite(of_tiles).sum()]  # nan comes last
+    if not len(by_size):
+        return TileDiameters(diameter, (middles[len(middles) // 2],))
+    chosen = by_size[[len(by_size) // 4, 3 * len(by_size) // 4]]
+    return TileDiameters(diameter, tuple(dict.fromkeys(middles[i] for i in chosen)))
+
+
+def _pooled(tile: np.ndarray, factor: int) -> np.ndarray:
+    """A tile (C, H, W) with the means of factor × factor pixels."""
+    if factor == 1:
+        return tile
+    height, width = (factor * (n // factor) for n in tile.shape[1:])
+    return (
+        tile[:, :height, :width]
+        .reshape(len(tile), height // factor, factor, width // factor, factor)
+        .mean(axis=(2, 4))
+    )
+
+
+def _spread(corners: list[tuple[int, int]], at_most: int | None) -> list[tuple[int, int]]:
+    """So many of the tiles, evenly spread."""
+    if at_most is None or len(corners) <= at_most:
+        return corners
+    return [corners[i] for i in np.linspace(0, len(corners) - 1, at_most).round().astype(int)]
+
+
+def _settled_diameter(tiles: list[np.ndarray], rounds: int = HAZE_ROUNDS) -> float:
+    """px, in normalised tiles (H, W), without the haze; nan if nothing stands out."""
     diameter = _mean_diameter(tiles)
-    for _ in range(HAZE_ROUNDS):
+    for _ in range(rounds):
         if np.isnan(diameter):
             break
         hazy, diameter = diameter, _mean_diameter([tile - _haze(tile, diameter) for tile in tiles])
@@ -111,26 +169,34 @@ def _foreground_threshold(values: np.ndarray, least: float) -> float:
 
 
 def spread_tiles(image: Any, *, method: Literal["log", "linear"]) -> list[np.ndarray]:
-    """The tiles of `read_tiles`, each (H, W) float32: its brightest channel, normalised by what is in the tile."""
-    tiles = read_tiles(image)
+    """The tiles of `read_tiles`, each normalised."""
+    return normalized_tiles(read_tiles(image), method=method)
+
+
+def normalized_tiles(tiles: list[np.ndarray], *, method: Literal["log", "linear"]) -> list[np.ndarray]:
+    """The brightest channel (H, W) float32 of each tile (C, H, W), normalised by itself; 0 without data."""
     return [
-        normalize_image(tile, method=method, statistics=statistics).max(axis=0)
+        np.nan_to_num(normalize_image(tile, method=method, statistics=statistics).max(axis=0))
         for tile, statistics in zip(tiles, tile_statistics(tiles), strict=True)
     ]
 
 
-def read_tiles(image: Any) -> list[np.ndarray]:
+def read_tiles(image: Any, at_most: int | None = None) -> list[np.ndarray]:
     """An image (H, W) or (C, H, W), or evenly spread tiles of a large one that do not overlap; each (C, H, W)."""
-    height, width = image.shape[-2:]
-    places = [np.s_[..., :, :]]
-    if height * width > (TILE * TILES_PER_AXIS) ** 2:
-        places = [
-            np.s_[..., top : top + TILE, left : left + TILE]
-            for top in _tile_starts(height)
-            for left in _tile_starts(width)
-        ]
-    pixels = [np.asarray(image[place]) for place in places]
+    corners = _spread(_tile_corners(image.shape[-2:]), at_most)
+    places = [np.s_[..., top : top + TILE, left : left + TILE] for top, left in corners]
+    pixels = [
+        np.asarray(image[place if len(places) > 1 else np.s_[..., :, :]], np.float32) for place in places
+    ]
     return [tile.reshape(-1, *tile.shape[-2:]) for tile in pixels]
+
+
+def _tile_corners(shape: tuple[int, int]) -> list[tuple[int, int]]:
+    """The first row and column of each tile of an image (height, width)."""
+    height, width = shape
+    if height * width <= (TILE * TILES_PER_AXIS) ** 2:
+        return [(0, 0)]
+    return [(int(top), int(left)) for top in _tile_starts(height) for left in _tile_starts(width)]
 
 
 def _tile_starts(length: int) -> np.ndarray:

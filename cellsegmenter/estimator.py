@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import resources
@@ -45,11 +46,12 @@ from cellsegmenter.parameters import (
     stride_of,
     warn_of_conflicts,
 )
-from cellsegmenter.preparation import PreparedImage, check_region, prepare_image
+from cellsegmenter.preparation import check_region, prepare_image
 from cellsegmenter.recognition.fitted import FittedModel
 from cellsegmenter.recognition.network import RecognitionNetwork
 from cellsegmenter.region import Region
-from cellsegmenter.scales import image_diameter, prepare_at_scale, said_of_scale, warn_of_extreme_scale
+from cellsegmenter.scale_search import see
+from cellsegmenter.scales import SeenImage, said_of_scale, warn_of_extreme_scale
 from cellsegmenter.segmenting import RecognitionSettings, consensus_of, image_posterior
 from cellsegmenter.serialization import load_segmenter, save_segmenter
 from cellsegmenter.tables import (
@@ -114,10 +116,15 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         How presence is learned; the second is the paper's literal form.
     intensity : {"log", "linear"}, default="log"
         How intensities are normalised; see `cellsegmenter.normalize`.
-    diameter : float or "auto", optional
+    diameter : float, sequence of float or "auto", optional
         Diameter of the objects in the images, px.  Images are then rescaled so that it becomes the one which
-        the bounds imply (``working_diameter_``); the bounds speak of rescaled images.  "auto" estimates it
-        image by image.  By default images are taken as they are.
+        the bounds imply (``working_diameter_``); the bounds speak of rescaled images.  Of several, each is looked for,
+        and what is found competes.  "auto" finds it image by image: in prediction the recognition network tells at
+        which scale, or scales, it finds most (`cellsegmenter.scale_search`); `fit`, and models without this network,
+        estimate it.  By default images are taken as they are.
+    polarity : {"auto", "bright", "dark"}, default="auto"
+        Whether objects are brighter or darker than what is around them.  In prediction "auto" lets the recognition
+        network look at both, where it is not sure; `fit` takes objects for bright.
     channel_axis : int, optional
         Axis of the channels; by default images are grey.
     augment : bool, default=False
@@ -238,7 +245,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         region: tuple[int, int, int, int] | None = None,
         n_samples: int | None = None,
         stride: int | None = None,
-        diameter: float | Literal["auto"] | None = None,
+        diameter: float | Sequence[float] | Literal["auto"] | None = None,
         random_state: Any = None,
         work_folder: str | Path | None = None,
         max_memory: int | None = None,
@@ -307,7 +314,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         region: tuple[int, int, int, int] | None = None,
         n_samples: int | None = None,
         stride: int | None = None,
-        diameter: float | Literal["auto"] | None = None,
+        diameter: float | Sequence[float] | Literal["auto"] | None = None,
         random_state: Any = None,
     ) -> ResolutionSweep:
         """Cut an image, or better a region of it, at some twenty resolutions, to choose one by eye.
@@ -459,7 +466,10 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             how = RecognitionSettings(n_samples, self._seed())
             if n_samples is not None:
                 samples_of(self, n_samples, by_windows=False)
-            found = [image_posterior(model, self._prepared(view), how, workspace) for view in views]
+            found = [
+                image_posterior(model, self._see(model, view, self.diameter, several=True), how, workspace)
+                for view in views
+            ]
             return found[0] if is_single_image(X, channel_axis=self.channel_axis) else found
         size = self.model_.config.window_size
         for view in views:
@@ -599,14 +609,16 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             self._say(f"{counted(len(found[-1]), 'object')} at {found[-1].resolution}")
         return found
 
-    def _prepared(self, view: ImageView) -> PreparedImage:
-        """An image at working scale, by the estimator's own diameter."""
-        return prepare_at_scale(
-            view,
-            image_diameter(view, self.diameter),
-            working_diameter=self.working_diameter_,
-            intensity=self.intensity,
-        )
+    def _see(self, model: FittedModel, view: ImageView, diameter: Any, *, several: bool) -> SeenImage:
+        """An image as the model sees it; says what was done to it, and warns of what is in doubt."""
+        seen = see(model, view, diameter, self.polarity, several=several)
+        warn_of_extreme_scale(seen.diameters, model.working_diameter)
+        for words in (*seen.notes, said_of_scale(seen.diameters, model.working_diameter)):
+            if words:
+                self._say(words)
+        for doubt in seen.doubts:
+            warnings.warn(doubt, stacklevel=2)
+        return seen
 
     def _consensus_of(
         self,
@@ -618,18 +630,9 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         *,
         region: Region | None = None,
     ) -> ImageConsensus:
-        size = image_diameter(view, diameter)
-        warn_of_extreme_scale(size, model.working_diameter)
-        how = said_of_scale(size, model.working_diameter)
-        if how:
-            self._say(how)
-        prepared = prepare_at_scale(
-            view, size, working_diameter=model.working_diameter, intensity=model.intensity
-        )
         return consensus_of(
             model,
-            prepared,
-            size,
+            self._see(model, view, diameter, several=isinstance(settings, RecognitionSettings)),
             settings,
             workspace,
             resolution=self.resolution,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,8 @@ from cellsegmenter.parameters import Bounds, model_config, seed_of
 from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.provenance import model_card
 from cellsegmenter.recognition.fitted import FittedModel
-from cellsegmenter.scales import image_diameter, prepare_at_scale, warn_of_extreme_scale
+from cellsegmenter.scale_search import see_by_estimate
+from cellsegmenter.scales import warn_of_extreme_scale
 from cellsegmenter.shape import choose_shape
 from cellsegmenter.teaching import LEAST_OBJECTS, Recognised, learn_recognition
 from cellsegmenter.training.loop import Run
@@ -35,7 +37,7 @@ from cellsegmenter.wording import counted
 
 __all__ = ["fit_attributes"]
 
-_ON_THE_CARD = ("density", "area", "object_size", "window_size", "diameter")
+_ON_THE_CARD = ("density", "area", "object_size", "window_size", "diameter", "polarity")
 
 
 def fit_attributes(segmenter: Any, X: Any, y: Any, bounds: Bounds, preset: str) -> dict[str, Any]:
@@ -140,15 +142,23 @@ def _images_to_learn(
     views, interpretation = check_images(X, channel_axis=segmenter.channel_axis)
     segmenter._say(f"fit on {interpretation}")
     check_images(X, channel_axis=segmenter.channel_axis, n_channels=views[0].shape[0])
+    seen = [
+        see_by_estimate(
+            view,
+            segmenter.diameter,
+            segmenter.polarity,
+            working_diameter=bounds.diameter,
+            intensity=segmenter.intensity,
+        )
+        for view in views
+    ]
+    for image in seen:
+        warn_of_extreme_scale(image.diameters, bounds.diameter)
+    for note, count in Counter(note for image in seen for note in image.notes).items():
+        segmenter._say(f"{note} ({count} of {len(seen)} images)")
     shape = segmenter.shape
     if shape == "auto":
-        shape = segmenter.model_.config.shape if goes_on else choose_shape(views)
+        shape = segmenter.model_.config.shape if goes_on else choose_shape([image.repaired for image in seen])
         segmenter._say(f'masks are {"blobs" if shape == "blob" else "free"} (shape="{shape}")')
-    images = []
-    for view in views:
-        diameter = image_diameter(view, segmenter.diameter)
-        warn_of_extreme_scale(diameter, bounds.diameter)
-        images.append(
-            prepare_at_scale(view, diameter, working_diameter=bounds.diameter, intensity=segmenter.intensity)
-        )
+    images = [view for image in seen for view in image.views]
     return images, shape, interpretation

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cellsegmenter.block_map import BlockMap, read_blocks
+from cellsegmenter.normalize import fill_unknown
 
 __all__ = ["estimate_haze"]
 
@@ -33,7 +34,15 @@ def estimate_haze(image: Any, background: BlockMap, diameter: float) -> BlockMap
         px of an object in it.
     """
     rows = read_blocks(image, round(_BLOCK_DIAMETERS * diameter))
-    of_blocks = [[np.percentile(pixels, _PERCENTILE, axis=(1, 2)) for pixels in row] for row in rows]
-    levels = np.moveaxis(np.array(of_blocks), -1, 0)
+    of_blocks = [[_dark_level(pixels) for pixels in row] for row in rows]
+    levels = fill_unknown(np.moveaxis(np.array(of_blocks), -1, 0))
     above = levels - background.in_blocks(levels.shape[1:])
     return BlockMap(np.maximum(above, 0).astype(np.float32), background.image_shape)
+
+
+def _dark_level(pixels: np.ndarray) -> np.ndarray:
+    """(C,) of the pixels (C, h, w) of a block; nan if it has no data."""
+    known = ~np.isnan(pixels[0])
+    if not known.any():
+        return np.full(len(pixels), np.nan)
+    return np.percentile(pixels[:, known], _PERCENTILE, axis=1)

@@ -21,6 +21,7 @@ from cellsegmenter.consensus import (
 )
 from cellsegmenter.recognition.calibration import count_interval
 from cellsegmenter.region import Region
+from cellsegmenter.scales import SeenImage
 from cellsegmenter.store import FolderStore, Image, short_hash
 from cellsegmenter.validation import check_number
 
@@ -45,8 +46,8 @@ class ImageConsensus:
     graph : ShapeConsensus or Consensus
         Of shapes in px of the image, or of windows at working scale.
     image_shape : (height, width) in px of the user's image, or of its region
-    scale : float
-        Working size over the image's own.
+    seen : SeenImage
+        The image as the model saw it: at which scales, and what was done to it.
     defaults : CutDefaults
         Of `cut`.
     """
@@ -55,7 +56,7 @@ class ImageConsensus:
         self,
         graph: ShapeConsensus | Consensus,
         pixels: tuple[np.ndarray, np.ndarray] | None,
-        scale: float,
+        seen: SeenImage,
         defaults: CutDefaults,
         count_stretch: float = 1.0,
     ) -> None:
@@ -63,7 +64,7 @@ class ImageConsensus:
         # The row and the column of the graph that each row and column of the image shows; None: they are the same.
         self._pixels = pixels
         self.image_shape = graph.image_shape if pixels is None else (len(pixels[0]), len(pixels[1]))
-        self.scale = scale
+        self.seen = seen
         self.defaults = defaults
         self._count_stretch = count_stretch
         self._foreground_image: Image | None = None
@@ -158,7 +159,7 @@ class ImageConsensus:
 
     def _size_in_graph(self, min_size: int) -> int:
         """px of the graph that are at most so many of the image."""
-        return max(1, min_size if self._pixels is None else math.floor(min_size * self.scale**2))
+        return max(1, min_size if self._pixels is None else math.floor(min_size * self.seen.scales[0] ** 2))
 
     def _foreground(self, pixels: tuple[np.ndarray, np.ndarray]) -> Image:
         """The graph's probabilities of foreground in the image's own pixels; the same in every cut."""

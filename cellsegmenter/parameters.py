@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from importlib.util import find_spec
 from numbers import Integral
@@ -97,7 +98,8 @@ class Parameters:
     sapr: bool = True
     presence_update: str = "mean_field"
     intensity: Literal["log", "linear"] = "log"
-    diameter: float | Literal["auto"] | None = None
+    diameter: float | Sequence[float] | Literal["auto"] | None = None
+    polarity: Literal["auto", "bright", "dark"] = "auto"
     channel_axis: int | None = None
     augment: bool = False
     recognition: Literal["auto", "one_pass", "windows"] = "auto"

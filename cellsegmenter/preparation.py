@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
+from scipy.ndimage import distance_transform_edt
 
 from cellsegmenter.block_map import BlockMap
 from cellsegmenter.haze import estimate_haze
@@ -28,6 +29,8 @@ __all__ = [
 
 # Rescaled images of fewer pixels stay in memory, for training reads each of them many times.
 _IN_MEMORY = 2**22
+_CONTINUED = 16  # px at working scale by which an image is continued where it has no data
+_LEAST_KNOWN = 0.5  # share of the weights of a rescaled pixel
 _BAND = 512  # rows that are rescaled, or read, at a time
 
 
@@ -106,8 +109,34 @@ class PreparedImage:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         place = tuple(full_key(key, self.ndim))
+        normal = self._normalized(place)
+        return normal if self.statistics.complete or not np.isnan(normal).any() else self._continued(place)
+
+    def _normalized(self, place: tuple[slice, ...]) -> np.ndarray:
         clear = self.source[place] - self.haze[place]
         return normalize_image(clear, method=self.intensity, statistics=self.statistics[place])
+
+    def _continued(self, place: tuple[slice, ...]) -> np.ndarray:
+        """Pixels at slices; where there are no data they go on by reflection, as at the edge of an image, then as 0."""
+        spans = [side.indices(n)[:2] for side, n in zip(place[1:], self.shape[1:], strict=True)]
+        wide = [
+            (max(0, low - 2 * _CONTINUED), min(n, high + 2 * _CONTINUED))
+            for (low, high), n in zip(spans, self.shape[1:], strict=True)
+        ]
+        normal = self._normalized((place[0], *(slice(*span) for span in wide)))
+        distance, near = distance_transform_edt(np.isnan(normal[0]), return_indices=True)
+        size = np.array(normal.shape[1:])[:, None, None]
+        mirrored = np.clip(2 * near - np.indices(normal.shape[1:]), 0, size - 1)
+        row, column = np.where(distance <= _CONTINUED, mirrored, near)
+        continued = np.nan_to_num(normal[:, row, column]) * (distance <= _CONTINUED)
+        inner = [
+            slice(low - first, high - first) for (low, high), (first, _) in zip(spans, wide, strict=True)
+        ]
+        return continued[(slice(None), *inner)]
+
+    def known(self, region: Region) -> np.ndarray:
+        """(height, width) bool: which pixels of a region, px at working scale, have data."""
+        return ~np.isnan(self.source[(slice(0, 1), *region.slices)][0])
 
 
 def prepare_image(
@@ -186,8 +215,18 @@ class ScaledImage:
         rows, first_row, end_row = _used(self.rows[wanted_rows])
         columns, first_column, end_column = _used(self.columns[wanted_columns])
         pixels = np.asarray(self.source[channels, first_row:end_row, first_column:end_column])
-        planes = [(columns @ (rows @ plane.astype(np.float64)).T).T for plane in pixels]
-        return np.stack(planes).astype(np.float32)
+        unknown = np.isnan(pixels[0])
+
+        def rescaled(plane: np.ndarray) -> np.ndarray:
+            return (columns @ (rows @ plane.astype(np.float64)).T).T
+
+        if not unknown.any():
+            return np.stack([rescaled(plane) for plane in pixels]).astype(np.float32)
+        # What has no data has no weight; where most of the weight is lost, there are no data.
+        share = rescaled(~unknown)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            planes = [rescaled(np.where(unknown, 0, plane)) / share for plane in pixels]
+        return np.where(share > _LEAST_KNOWN, planes, np.nan).astype(np.float32)
 
     def in_memory(self) -> np.ndarray:
         """All of it, (C, H, W) float32, from bands of the source."""

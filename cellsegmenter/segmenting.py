@@ -7,6 +7,7 @@ segmentations of all of it.  Sliding windows are the published way: every window
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Literal, NamedTuple
 
@@ -30,11 +31,12 @@ from cellsegmenter.provenance import model_hash
 from cellsegmenter.recognition.calibration import log_odds
 from cellsegmenter.recognition.candidates import Candidates, find_candidates, load_candidates
 from cellsegmenter.recognition.fitted import FittedModel
-from cellsegmenter.recognition.sampling import sample_candidates
+from cellsegmenter.recognition.sampling import best_of_views, sample_candidates
 from cellsegmenter.recognition.stars import Stars
 from cellsegmenter.recognition.suppression import ranks
 from cellsegmenter.region import Region
-from cellsegmenter.scales import scale_of
+from cellsegmenter.repair import KnownPixels
+from cellsegmenter.scales import SeenImage
 from cellsegmenter.store import MemoryStore, Store
 from cellsegmenter.windows import Tiling, make_tiling
 from cellsegmenter.workspace import Workspace
@@ -63,8 +65,7 @@ class RecognitionSettings(NamedTuple):
 
 def consensus_of(
     model: FittedModel,
-    prepared: PreparedImage,
-    diameter: float,
+    seen: SeenImage,
     settings: RecognitionSettings | InferenceSettings,
     workspace: Workspace,
     *,
@@ -72,7 +73,7 @@ def consensus_of(
     min_size: int | None,
     region: Region | None = None,
 ) -> ImageConsensus:
-    """Sample the posterior of a prepared image, or of a region of it, and make its graph ready to be cut.
+    """Sample the posterior of an image, or of a region of it, and make its graph ready to be cut.
 
     A region is in px of the user's image.  It sees what the whole image sees there: the same networks around it, with
     the same random numbers.
@@ -80,9 +81,8 @@ def consensus_of(
     Parameters
     ----------
     model : FittedModel
-    prepared : PreparedImage
-    diameter : float
-        px of an object in the user's image; nan if it is taken as it is.
+    seen : SeenImage
+        At a single scale, if windows are slid.
     settings : RecognitionSettings or InferenceSettings
         One pass, or sliding windows.
     workspace : Workspace
@@ -92,66 +92,88 @@ def consensus_of(
         The defaults of `cut`; `min_size` in px of the user's image, None is a quarter of the smallest box.
     region : Region, optional
     """
-    region = Region(0, 0, *prepared.original_shape) if region is None else region
-    scale = scale_of(diameter, model.working_diameter)
+    region = Region(0, 0, *seen.shape) if region is None else region
     if min_size is None:
-        min_size = max(1, round(model.least_area / scale**2))
+        min_size = max(1, round(model.least_area / max(seen.scales) ** 2))
     defaults = CutDefaults(resolution, min_size, settings.seed)
     if isinstance(settings, RecognitionSettings):
-        graph = _shape_graph(model, prepared, scale, settings, workspace, region)
+        graph = _shape_graph(model, seen, settings, workspace, region)
         assert model.recognition is not None
-        return ImageConsensus(graph, None, scale, defaults, model.recognition.calibration.stretch)
-    return _window_consensus(model, prepared, scale, settings, defaults, workspace, region)
+        return ImageConsensus(graph, None, seen, defaults, model.recognition.calibration.stretch)
+    return _window_consensus(model, seen, settings, defaults, workspace, region)
 
 
 # --- one pass ---------------------------------------------------------------------------------------------------
 
 
 def _shape_graph(
-    model: FittedModel,
-    prepared: PreparedImage,
-    scale: float,
-    settings: RecognitionSettings,
-    workspace: Workspace,
-    region: Region,
+    model: FittedModel, seen: SeenImage, settings: RecognitionSettings, workspace: Workspace, region: Region
 ) -> ShapeConsensus:
     """The graph of the candidates of an image, in px of the region."""
-    frame = prepared.working_region(region)
-    n_objects = math.prod(frame.shape) / model.working_diameter**2  # of a crowded image
+    frames = [view.working_region(region) for view in seen.views]
+    # Of crowded images.
+    n_objects = sum(math.prod(frame.shape) for frame in frames) / model.working_diameter**2
     needed = math.prod(region.shape) * _BYTES_PER_PIXEL
     needed += round(n_objects * (settings.n_samples or 1) * _BYTES_PER_OBJECT)
     store = workspace.store(
         needed,
-        lambda: _identity(model, prepared, scale, region) | {"way": "recognition", **settings._asdict()},
+        lambda: _identity(model, seen, region) | {"way": "recognition", **settings._asdict()},
     )
     margin = round(_MARGIN_DIAMETERS * model.working_diameter)
-    whole = Region(0, 0, *prepared.shape[-2:])
-    near = frame.grown(margin).common(whole)
-    blocks = find_candidates(
-        model, prepared, store, region=near, n_jobs=workspace.n_jobs, progress=workspace.progress
+    candidates = _candidates_at_all_scales(
+        model,
+        seen,
+        store,
+        workspace,
+        [
+            frame.grown(margin).common(Region(0, 0, *view.shape[-2:]))
+            for view, frame in zip(seen.views, frames, strict=True)
+        ],
     )
-    candidates = load_candidates(store, blocks)
     posterior, _ = shape_posterior(model, candidates, settings)
+    stars = posterior.stars._replace(centre=posterior.stars.centre - region.corner.astype(np.float32))
     return ShapeConsensus(
-        posterior._replace(stars=_in_region(posterior.stars, prepared, region)),
+        posterior._replace(stars=stars),
         region.shape,
         store,
+        known=None if seen.views[0].statistics.complete else KnownPixels(seen.repaired, region),
         n_jobs=workspace.n_jobs,
         progress=workspace.progress,
     )
 
 
 def image_posterior(
-    model: FittedModel, prepared: PreparedImage, settings: RecognitionSettings, workspace: Workspace
+    model: FittedModel, seen: SeenImage, settings: RecognitionSettings, workspace: Workspace
 ) -> ImagePosterior:
-    """Posterior samples of a whole prepared image, in memory, px of the user's image."""
-    store = MemoryStore()
-    whole = Region(0, 0, *prepared.shape[-2:])
-    blocks = find_candidates(model, prepared, store, region=whole, n_jobs=workspace.n_jobs)
-    posterior, logit = shape_posterior(model, load_candidates(store, blocks), settings)
-    image = Region(0, 0, *prepared.original_shape)
-    posterior = posterior._replace(stars=_in_region(posterior.stars, prepared, image))
-    return ImagePosterior(image.shape, posterior, expit(logit))
+    """Posterior samples of a whole image, in memory, px of the user's image."""
+    everywhere = [Region(0, 0, *view.shape[-2:]) for view in seen.views]
+    candidates = _candidates_at_all_scales(model, seen, MemoryStore(), workspace, everywhere)
+    posterior, logit = shape_posterior(model, candidates, settings)
+    return ImagePosterior(seen.shape, posterior, expit(logit))
+
+
+def _candidates_at_all_scales(
+    model: FittedModel, seen: SeenImage, store: Store, workspace: Workspace, regions: Sequence[Region]
+) -> Candidates:
+    """The candidates of every view of an image in a region of each, in px of the user's image.
+
+    Those of different views compete first, see `best_of_views`.
+    """
+    of_views = []
+    for number, (view, region) in enumerate(zip(seen.views, regions, strict=True)):
+        blocks = find_candidates(
+            model,
+            view,
+            store,
+            region=region,
+            name=f"found-{number}",
+            n_jobs=workspace.n_jobs,
+            progress=workspace.progress,
+        )
+        found = load_candidates(store, f"found-{number}", blocks)
+        of_views.append(found._replace(stars=_in_image(found.stars, view)))
+    assert model.recognition is not None
+    return of_views[0] if len(of_views) == 1 else best_of_views(of_views, model.recognition.calibration)
 
 
 def shape_posterior(
@@ -166,11 +188,12 @@ def shape_posterior(
     return ShapePosterior(candidates.stars, order, *sampled, candidates.z_what), logit
 
 
-def _in_region(stars: Stars, prepared: PreparedImage, region: Region) -> Stars:
-    """Stars at working scale in px of a region of the user's image."""
-    factor = np.array(prepared.original_shape) / np.array(prepared.shape[-2:])
-    centre = stars.centre * factor - region.corner
-    return Stars(centre.astype(np.float32), (stars.radii * np.sqrt(factor.prod())).astype(np.float32))
+def _in_image(stars: Stars, view: PreparedImage) -> Stars:
+    """Stars at working scale in px of the user's image."""
+    factor = np.array(view.original_shape) / np.array(view.shape[-2:])
+    return Stars(
+        (stars.centre * factor).astype(np.float32), (stars.radii * np.sqrt(factor.prod())).astype(np.float32)
+    )
 
 
 # --- sliding windows --------------------------------------------------------------------------------------------
@@ -178,14 +201,14 @@ def _in_region(stars: Stars, prepared: PreparedImage, region: Region) -> Stars:
 
 def _window_consensus(
     model: FittedModel,
-    prepared: PreparedImage,
-    scale: float,
+    seen: SeenImage,
     settings: InferenceSettings,
     defaults: CutDefaults,
     workspace: Workspace,
     region: Region,
 ) -> ImageConsensus:
     """The graph of the windows of an image, seen in px of the region."""
+    (prepared,) = seen.views
     frame = prepared.working_region(region)
     rows, columns = prepared.working_pixels(region)
     tiling = _tiling(model, prepared, settings, frame)
@@ -204,9 +227,9 @@ def _window_consensus(
         "merge_tolerance": MERGE_TOLERANCE,
     }
     needed = memory_needed(region.shape, frame.shape, visits)
-    store = workspace.store(needed, lambda: _identity(model, prepared, scale, region) | of_windows)
+    store = workspace.store(needed, lambda: _identity(model, seen, region) | of_windows)
     graph = window_graph(model, prepared, settings, store, workspace, region=frame)
-    return ImageConsensus(graph, (rows - frame.row, columns - frame.column), scale, defaults)
+    return ImageConsensus(graph, (rows - frame.row, columns - frame.column), seen, defaults)
 
 
 def window_graph(
@@ -271,14 +294,14 @@ def memory_needed(shape: tuple[int, int], working_shape: tuple[int, int], visits
     return of_graph + math.prod(shape) * _BYTES_PER_PIXEL
 
 
-def _identity(model: FittedModel, prepared: PreparedImage, scale: float, region: Region) -> dict[str, Any]:
+def _identity(model: FittedModel, seen: SeenImage, region: Region) -> dict[str, Any]:
     """What the records in a work folder depend on, in words and numbers that can be compared; causes come first."""
     return {
         "version": _VERSION,
         "model": model_hash(model.generative, model.recognition, model.intensity)[:16],
-        "image_shape": list(prepared.original_shape),
-        "scale": round(scale, 6),
-        "working_shape": list(prepared.shape),
+        "image_shape": list(seen.shape),
+        "scale": [round(scale, 6) for scale in seen.scales],
+        "working_shape": [list(view.shape) for view in seen.views],
         "region": list(region),
-        "image": prepared.pixels_hash,
+        "image": [view.pixels_hash for view in seen.views],
     }

@@ -231,7 +231,7 @@ def _calibrated(
 def _candidates_of(model: FittedModel, image: TaughtImage) -> Candidates:
     store = MemoryStore()
     whole = Region(0, 0, *image.labels.shape)
-    return load_candidates(store, find_candidates(model, image.pixels, store, region=whole))
+    return load_candidates(store, "found", find_candidates(model, image.pixels, store, region=whole))
 
 
 def _judged(candidates: Candidates, image: TaughtImage) -> JudgedCandidates:

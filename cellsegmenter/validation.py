@@ -32,13 +32,13 @@ LAYOUTS = (
 
 @dataclass(frozen=True)
 class ImageView:
-    """One image as (C, H, W), read from its source when sliced; slices are float32 and finite."""
+    """One image as (C, H, W), read from its source when sliced; slices are float32, NaN where there are no data."""
 
     source: Any  # array-like of two to four dimensions with shape, dtype and slicing
     axes: tuple[int | None, int, int]  # of the source: channel (None for a grey image), row, column
     fixed: tuple[tuple[int, int], ...]  # (axis, index): where in a batch this image is
     name: str  # for error messages, such as X[3]
-    finite: bool  # all pixels are known to be finite
+    finite: bool  # no pixel is infinite, as is known
 
     dtype = np.dtype(np.float32)
     ndim = 3
@@ -58,7 +58,10 @@ class ImageView:
         wanted = {axis: part for axis, part in zip(self.axes, slices, strict=True) if axis is not None}
         for kept, part in wanted.items():
             index[kept] = part
-        pixels = np.asarray(self.source[tuple(index)])
+        read = self.source[tuple(index)]
+        if np.ma.isMaskedArray(read):
+            read = np.ma.filled(np.ma.asarray(read, np.float32), np.nan)
+        pixels = np.asarray(read)
         pixels = pixels.transpose([sorted(wanted).index(kept) for kept in wanted])
         if self.axes[0] is None:
             pixels = pixels[None][slices[0]]
@@ -92,7 +95,8 @@ def check_images(
         (H, W): one grey image.  (N, H, W): grey images.  With `channel_axis`, three dimensions are one image
         with channels and four are images with channels, the first of the other axes counting them.  A list
         holds images of any sizes, each (H, W), or of three dimensions with `channel_axis`.  Pixels are
-        booleans, integers or floats; anything with ``shape``, ``dtype`` and slicing stays lazy.
+        booleans, integers or floats, NaN or masked where there are no data; anything with ``shape``, ``dtype`` and
+        slicing stays lazy.
     channel_axis : int, optional
         Axis of the channels, of the array (or of each array of a list); negative counts from the end.
     n_channels : int, optional
@@ -108,7 +112,7 @@ def check_images(
     ------
     ValueError
         If the layout is ambiguous or unknown, an image has no pixels or the wrong number of channels, or a
-        pixel is not finite (of a lazy array: when that pixel is read).
+        pixel is infinite (of a lazy array: when that pixel is read).
     TypeError
         If the pixels are not real numbers.
     """
@@ -276,14 +280,17 @@ def _axis(channel_axis: Any, ndim: int) -> int:
 
 
 def _check_finite(pixels: np.ndarray, name: str, corner: tuple[int, int] = (0, 0)) -> None:
-    """Refuse what is not finite as float32; `corner` is the row and column of the image that `pixels` starts at."""
-    bad = ~(np.abs(pixels) <= np.finfo(np.float32).max)  # slices are float32
+    """Refuse what is infinite as float32; `corner` is the row and column of the image that `pixels` starts at."""
+    bad = (
+        np.abs(np.ma.getdata(pixels)) > np.finfo(np.float32).max
+    )  # slices are float32; NaN stands for no data
+    bad &= ~np.ma.getmaskarray(pixels)
     if bad.any():
         first = np.argwhere(bad)[0]
         first[-2:] += corner
         raise ValueError(
-            f"{name} contains NaN or infinity: {bad.sum()} pixels, the first at {tuple(map(int, first))}; "
-            "replace them by the background's value, and divide what float32 cannot hold"
+            f"{name} contains infinity: {bad.sum()} pixels, the first at {tuple(map(int, first))}; "
+            "replace them by NaN, which stands for no data, or divide what float32 cannot hold"
         )
 
 

@@ -43,7 +43,7 @@ def demo(output: Path, running: options.Running) -> None:
     io.write_labels(labels, segmentation.labels)
     io.write_table(table, segmenter.table(segmentation, image))
     io.write_overlay(overlay, image, segmentation.labels)
-    seen = Seen.of(consensus, segmenter.working_diameter_)
+    seen = Seen.of(consensus)
     running.say(describe(segmentation, seen, time.perf_counter() - started, given=False))
     precision = average_precision(annotation, segmentation.labels)
     running.say(f"  {annotation.max()} were annotated by hand; average precision at IoU 0.5: {precision:.2f}")

@@ -147,8 +147,12 @@ def _differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _seen(seen: Seen) -> dict[str, Any]:
-    """The size that objects were taken to have, px, and the scale."""
-    return {"diameter": round(seen.diameter, 2), "scale": round(seen.scale, 4)}
+    """The sizes that objects were taken to have, px, the scales, and what was done to the image."""
+    return {
+        "diameter": [None if diameter != diameter else round(diameter, 2) for diameter in seen.diameters],
+        "scale": [round(scale, 4) for scale in seen.scales],
+        "notes": list(seen.notes),
+    }
 
 
 def _size(path: Path) -> int | None:

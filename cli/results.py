@@ -21,15 +21,17 @@ if TYPE_CHECKING:
 
 
 class Seen(NamedTuple):
-    """How the model saw an image."""
+    """How the model saw an image, without its pixels."""
 
-    diameter: float  # px of an object in the image
-    scale: float  # size at which it was seen, over its own
+    diameters: tuple[
+        float, ...
+    ]  # px of objects in the image that were looked for; nan if it was taken as it is
+    scales: tuple[float, ...]  # sizes at which it was seen, over its own
+    notes: tuple[str, ...]  # what was done to it, in words
 
     @classmethod
-    def of(cls, consensus: ImageConsensus, working_diameter: float) -> Seen:
-        """The model knows objects of `working_diameter` px."""
-        return cls(working_diameter / consensus.scale, consensus.scale)
+    def of(cls, consensus: ImageConsensus) -> Seen:
+        return cls(consensus.seen.diameters, consensus.seen.scales, consensus.seen.notes)
 
 
 class Plane(NamedTuple):
@@ -120,7 +122,8 @@ def describe(segmentation: Segmentation, seen: Seen, seconds: float, *, given: b
     from cellsegmenter.wording import counted
 
     resolution = segmentation.resolution
-    size = "" if seen.scale == 1 else f", taken to be {seen.diameter:.3g} px across"
+    sizes = " and ".join(f"{diameter:.3g}" for diameter in seen.diameters)
+    size = "" if seen.scales == (1.0,) else f", taken to be {sizes} px across"
     if not len(segmentation):
         return f"  no objects ({seconds:.1f} s){size}"
     interval = segmentation.count_interval

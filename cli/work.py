@@ -146,15 +146,8 @@ class Work:
 
     def _plane(self, job: Job, image: ImageFile, number: int) -> Plane:
         """Segment one plane, and say what was found."""
-        from cellsegmenter.polarity import looks_dark_on_bright
-
         started = time.perf_counter()
         self.running.say(f"{job.image}: {image.interpretation}")
-        if self.built_in and looks_dark_on_bright(image.array):
-            reporting.warn(
-                f"most of {job.image} is bright; the built-in model knows bright nuclei on a dark background. Of dark "
-                "objects, invert the image first"
-            )
         self.segmenter.set_params(channel_axis=channel_axis(image))
         cutting, memory = self.cutting, self.memory.options(job, number)
         was_there = memory["work_folder"].exists()
@@ -167,7 +160,8 @@ class Work:
         if was_there and consensus.work_folder is not None:
             self.running.say(f"  went on from what {consensus.work_folder} held")
         segmentation = self._cut(job, consensus)
-        seen = Seen.of(consensus, self.segmenter.working_diameter_)
+        seen = Seen.of(consensus)
+        self.running.say("\n".join(f"  {note}" for note in seen.notes))
         given = cutting.gamma is not None or cutting.gamma_abs is not None
         self.running.say(describe(segmentation, seen, time.perf_counter() - started, given=given))
         return Plane(segmentation, seen, consensus.work_folder)

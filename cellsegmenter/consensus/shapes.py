@@ -64,6 +64,8 @@ class ShapeConsensus:
     image_shape : (height, width) in px
     store : Store
         Receives all that grows with the image.  One store is for one posterior and one tile size.
+    known : array-like (height, width) of bool, optional
+        Where there are data; objects end where they do.  Read when sliced.
     tile_size : int
         px; decides how the work is divided, and nothing of the result.
     n_jobs : int or None
@@ -83,6 +85,7 @@ class ShapeConsensus:
         image_shape: tuple[int, int],
         store: Store,
         *,
+        known: Any = None,
         tile_size: int = TILE_SIZE,
         n_jobs: int | None = 1,
         progress: bool = False,
@@ -91,6 +94,7 @@ class ShapeConsensus:
         self.posterior = posterior
         self.image_shape = (int(image_shape[0]), int(image_shape[1]))
         self.store = store
+        self.known = known
         self.n_jobs = n_jobs
         self.progress = progress
         self._tiling = make_tiling(self.image_shape, window_size=1, stride=1, tile_size=tile_size)
@@ -292,7 +296,8 @@ class ShapeConsensus:
         """An image of the value (n_parts,) of each part."""
         image = self.store.new_image(name, self.image_shape, values.dtype)
         for tile, place in self._tiles():
-            image[place] = paint(self.store, self._tiling, tile, self._arrangement.in_tile(tile, values))
+            painted = paint(self.store, self._tiling, tile, self._arrangement.in_tile(tile, values))
+            image[place] = painted if self.known is None else painted * self.known[place]
         return image
 
     def _tiles(self) -> list[tuple[int, Any]]:

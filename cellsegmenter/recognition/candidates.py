@@ -7,6 +7,7 @@ second opinion and the latent code (`cellsegmenter.recognition.witness`).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +18,7 @@ from torch.nn.functional import max_pool2d
 
 from cellsegmenter.model.device import threads_for
 from cellsegmenter.normalize import KNEE, linear_intensity
+from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.recognition.blocks import Surroundings, block_lattice, read_around
 from cellsegmenter.recognition.calibration import Evidence
 from cellsegmenter.recognition.fitted import FittedModel
@@ -26,7 +28,15 @@ from cellsegmenter.recognition.witness import read_for_witness, testify
 from cellsegmenter.region import Region
 from cellsegmenter.store import Record, Store, Task, run_tasks
 
-__all__ = ["Candidates", "contrast_of", "find_candidates", "load_candidates", "propose"]
+__all__ = [
+    "Candidates",
+    "concatenated",
+    "contrast_of",
+    "find_candidates",
+    "in_order",
+    "load_candidates",
+    "propose",
+]
 
 # The network sees pixels at this part of their brightness.  It learned from what a teacher is sure of, and takes
 # faint things for objects too easily: 57 training images of nuclei, mean of four APs, eight networks: .771 to .777
@@ -61,10 +71,11 @@ def find_candidates(
     store: Store,
     *,
     region: Region,
+    name: str = "found",
     n_jobs: int | None = 1,
     progress: bool = False,
 ) -> int:
-    """Make `found-b`, the candidates of a block, for every block that touches a region and lacks it.
+    """Make `NAME-b`, the candidates of a block, for every block that touches a region and lacks it.
 
     Parameters
     ----------
@@ -75,6 +86,8 @@ def find_candidates(
     store : Store
     region : Region
         px at working scale; blocks are always those of the whole image.
+    name : str
+        Of the records; each view of an image has its own.
     n_jobs : int or None
         For joblib.
     progress : bool
@@ -87,28 +100,48 @@ def find_candidates(
     """
     blocks = [block for block in block_lattice(image.shape[-2:]) if block.meets(region)]
     tasks = [
-        Task(f"found-{number}", _find_in_block, (), partial(_arguments, model, image, block))
+        Task(f"{name}-{number}", _find_in_block, (), partial(_arguments, model, image, block))
         for number, block in enumerate(blocks)
     ]
     run_tasks(store, tasks, n_jobs, progress="inference" if progress else None)
     return len(blocks)
 
 
-def load_candidates(store: Store, n_blocks: int) -> Candidates:
+def load_candidates(store: Store, name: str, n_blocks: int) -> Candidates:
     """The candidates of all blocks, in an order that does not depend on them."""
-    found = [store.load(f"found-{number}") for number in range(n_blocks)]
-    joined = {name: np.concatenate([record[name] for record in found]) for name in found[0]}
-    order = np.lexsort((joined["centre"][:, 1], joined["centre"][:, 0]))
-    stars = Stars(joined["centre"], joined["radii"])
-    evidence = Evidence(*(joined[name] for name in Evidence._fields))
-    return Candidates(stars, evidence, joined["z_what"]).take(order)
+    found = [store.load(f"{name}-{number}") for number in range(n_blocks)]
+    return in_order(
+        concatenated(
+            [
+                Candidates(
+                    Stars(record["centre"], record["radii"]),
+                    Evidence(*(record[field] for field in Evidence._fields)),
+                    record["z_what"],
+                )
+                for record in found
+            ]
+        )
+    )
+
+
+def concatenated(candidates: Sequence[Candidates]) -> Candidates:
+    """Several sets of candidates as one."""
+    stars = Stars(*map(np.concatenate, zip(*(one.stars for one in candidates), strict=True)))
+    evidence = Evidence(*map(np.concatenate, zip(*(one.evidence for one in candidates), strict=True)))
+    return Candidates(stars, evidence, np.concatenate([one.z_what for one in candidates]))
+
+
+def in_order(candidates: Candidates) -> Candidates:
+    """Candidates by row and column of their centres."""
+    row, column = candidates.stars.centre.T
+    return candidates.take(np.lexsort((column, row)))
 
 
 class _BlockPixels(NamedTuple):
     """What the two networks read around a block."""
 
     block: Region
-    image_shape: tuple[int, int]
+    known: np.ndarray  # (h, w) bool: where there are data, of what the recognition network reads
     recognition: Surroundings
     generative: Surroundings
 
@@ -124,15 +157,23 @@ def _read(model: FittedModel, image: Any, block: Region) -> _BlockPixels:
         image, block, halo=config.halo, padding=max(_PADDING, config.multiple), multiple=config.multiple
     )
     wide = read_for_witness(model.generative, image, block)
-    return _BlockPixels(block, image.shape[-2:], narrow, wide)
+    shape = narrow.pixels.shape[1:]
+    place = Region(*narrow.corner.tolist(), *shape).common(Region(0, 0, *image.shape[-2:]))
+    known = np.zeros(shape, bool)
+    inside = tuple(
+        slice(first - low, first - low + n)
+        for first, low, n in zip(place.corner, narrow.corner, place.shape, strict=True)
+    )
+    known[inside] = image.known(place) if isinstance(image, PreparedImage) else True
+    return _BlockPixels(block, known, narrow, wide)
 
 
 def _find_in_block(store: Store, model: FittedModel, pixels: _BlockPixels) -> Record:
     assert model.recognition is not None
-    block, around = pixels.block, pixels.recognition
+    block = pixels.block
     with threads_for(block.height * block.width):
         stars, score = propose(
-            model.recognition, around, block, pixels.image_shape, model.intensity, model.device
+            model.recognition, pixels.recognition, pixels.known, block, model.intensity, model.device
         )
         witness, z_what = testify(model.generative, pixels.generative, stars, model.device)
     return {
@@ -140,7 +181,7 @@ def _find_in_block(store: Store, model: FittedModel, pixels: _BlockPixels) -> Re
         "radii": stars.radii,
         "score": score,
         "witness": witness,
-        "contrast": contrast_of(stars, around, model.working_diameter),
+        "contrast": contrast_of(stars, pixels.recognition, model.working_diameter),
         "z_what": z_what,
     }
 
@@ -149,8 +190,8 @@ def _find_in_block(store: Store, model: FittedModel, pixels: _BlockPixels) -> Re
 def propose(
     network: RecognitionNetwork,
     around: Surroundings,
+    known: np.ndarray,
     block: Region,
-    image_shape: tuple[int, int],
     intensity: Literal["log", "linear"],
     device: torch.device,
 ) -> tuple[Stars, np.ndarray]:
@@ -162,9 +203,9 @@ def propose(
         On `device`, in evaluation mode.
     around : Surroundings
         The block with its halo.
+    known : (h, w) bool array
+        Which of its pixels show the image; centres lie there.
     block : Region
-    image_shape : (height, width)
-        px; centres lie in the image.
     intensity : {"log", "linear"}
         Scale of the pixels.
     device : torch.device
@@ -173,11 +214,9 @@ def propose(
     image = torch.tensor(around.pixels, dtype=torch.float32, device=device)[None]
     seen = network(dimmed(image, intensity))
     logit, radii = seen.logit[0], seen.radii[0]
-    # Centres lie in the image: what is seen in its reflection competes with nothing.
-    for axis, (first, side) in enumerate(zip(around.corner.tolist(), image_shape, strict=True)):
-        place = first + pitch * torch.arange(logit.shape[axis], device=logit.device)
-        outside = ((place < 0) | (place >= side)).nonzero(as_tuple=True)[0]
-        logit.index_fill_(axis, outside, -torch.inf)
+    # What is seen in the reflection of the image, or where it has no data, competes with nothing.
+    shown = torch.from_numpy(known[::pitch, ::pitch]).to(logit.device)
+    logit = logit.masked_fill(~shown, -torch.inf)
     peak = logit == max_pool2d(logit[None, None], 3, stride=1, padding=1)[0, 0]
     peak &= logit > math.log(_LEAST_SCORE / (1 - _LEAST_SCORE))
     row, column = peak.nonzero(as_tuple=True)

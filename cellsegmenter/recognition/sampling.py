@@ -11,6 +11,7 @@ the samples: of S samples, a candidate of probability p that meets no other is o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,13 +20,14 @@ from scipy.special import logit as logit_of
 
 from cellsegmenter.model.boxes import SAME_BOX
 from cellsegmenter.recognition.calibration import Calibration, log_odds
-from cellsegmenter.recognition.candidates import Candidates
+from cellsegmenter.recognition.candidates import Candidates, concatenated, in_order
 from cellsegmenter.recognition.stars import Stars
 from cellsegmenter.recognition.suppression import Pairs, overlapping_pairs, ranks, suppress
 
 __all__ = [
     "OVERLAP",
     "SampledPresence",
+    "best_of_views",
     "most_probable",
     "sample_candidates",
     "sample_presence",
@@ -59,6 +61,28 @@ def sample_candidates(
     if n_samples is None:
         return most_probable(logit, pairs)
     return sample_presence(candidates.stars, logit, pairs, n_samples=n_samples, seed=seed)
+
+
+def best_of_views(of_views: Sequence[Candidates], calibration: Calibration) -> Candidates:
+    """The candidates of several views of an image, each at a scale of its own, that no other view knows better.
+
+    The parts of a large object at a fine scale, and a group of small ones at a coarse scale, have a lower score than
+    the object at its own.  Samples would let them win now and then: the consensus of nuclei of 8 to 64 px then had
+    302 objects for 240.
+
+    Parameters
+    ----------
+    of_views : sequence of Candidates
+        In the same px.
+    calibration : Calibration
+    """
+    view = np.repeat(np.arange(len(of_views)), [len(found.stars.centre) for found in of_views])
+    everything = concatenated(of_views)
+    pairs = overlapping_pairs(everything.stars, OVERLAP)
+    rivals = Pairs(*(values[view[pairs.first] != view[pairs.second]] for values in pairs))
+    rank = ranks(log_odds(calibration, everything.evidence)[:, None])
+    kept = suppress(rank, np.ones(rank.shape, bool), rivals)[:, 0]
+    return in_order(everything.take(np.flatnonzero(kept)))
 
 
 def sample_presence(

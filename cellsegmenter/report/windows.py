@@ -9,7 +9,7 @@ import numpy as np
 
 from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.region import Region
-from cellsegmenter.scales import image_diameter, prepare_at_scale
+from cellsegmenter.scale_search import see_by_estimate
 from cellsegmenter.validation import check_images
 
 __all__ = ["TellingWindow", "telling_windows"]
@@ -71,12 +71,13 @@ class _Place(NamedTuple):
 
 def _places(segmenter: Any, view: Any, n_places: int, random: np.random.Generator) -> list[_Place]:
     """Random windows of an image (C, H, W)."""
-    prepared = prepare_at_scale(
+    prepared = see_by_estimate(
         view,
-        image_diameter(view, segmenter.diameter),
+        segmenter.diameter,
+        segmenter.polarity,
         working_diameter=segmenter.working_diameter_,
         intensity=segmenter.intensity,
-    )
+    ).views[0]
     size = segmenter.model_.config.window_size
     height, width = (min(size, side) for side in prepared.shape[1:])
     last = prepared.shape[1] - height, prepared.shape[2] - width
