@@ -612,6 +612,11 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
     def _see(self, model: FittedModel, view: ImageView, diameter: Any, *, several: bool) -> SeenImage:
         """An image as the model sees it; says what was done to it, and warns of what is in doubt."""
         seen = see(model, view, diameter, self.polarity, several=several)
+        if len(seen.diameters) > 1 and not several:
+            raise ValueError(
+                f"diameter={diameter!r} has several numbers, and sliding windows see an image at one scale; give one "
+                'of them, or set recognition="one_pass" and leave out the stride'
+            )
         warn_of_extreme_scale(seen.diameters, model.working_diameter)
         for words in (*seen.notes, said_of_scale(seen.diameters, model.working_diameter)):
             if words:

@@ -281,9 +281,8 @@ def _axis(channel_axis: Any, ndim: int) -> int:
 
 def _check_finite(pixels: np.ndarray, name: str, corner: tuple[int, int] = (0, 0)) -> None:
     """Refuse what is infinite as float32; `corner` is the row and column of the image that `pixels` starts at."""
-    bad = (
-        np.abs(np.ma.getdata(pixels)) > np.finfo(np.float32).max
-    )  # slices are float32; NaN stands for no data
+    # Slices are float32; NaN stands for no data.
+    bad = np.abs(np.ma.getdata(pixels)) > np.finfo(np.float32).max
     bad &= ~np.ma.getmaskarray(pixels)
     if bad.any():
         first = np.argwhere(bad)[0]

@@ -34,7 +34,8 @@ class Training(NamedTuple):
     n_steps: int | None
     batch_size: int | None
     learning_rate: float | None
-    diameter: float | str | None
+    diameter: float | str | tuple[float, ...] | None
+    polarity: str | None
     recognition: str | None
     recognition_steps: int | None
     checkpoint: Path | None
@@ -108,6 +109,7 @@ training = options.as_one(
         "with --start-from]",
     ),
     options.diameter,
+    options.learning_polarity,
     options.recognition,
     click.option(
         "--recognition-steps",

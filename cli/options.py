@@ -66,6 +66,23 @@ class NumberOr(click.ParamType):
         return number
 
 
+class NumbersOr(NumberOr):
+    """A positive number, several with commas between them, or one of some words."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | str | tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        convert = super().convert
+        parts = str(value).split(",")
+        if len(parts) == 1:
+            return convert(value, param, ctx)
+        if set(self.words) & set(parts):
+            self.fail(f"{value!r} mixes numbers and words; give one or the other.", param, ctx)
+        return tuple(float(convert(part, param, ctx)) for part in parts)
+
+
 class PositionOrAll(click.ParamType):
     """A position on an axis, counted from 0, or the word `all`."""
 
@@ -220,13 +237,26 @@ stride = click.option(
 
 diameter = click.option(
     "--diameter",
-    type=NumberOr("auto", "none"),
+    type=NumbersOr("auto", "none"),
     default=None,
-    metavar="PX|auto|none",
-    help="The objects' diameter in the image, which is rescaled to the model's working scale; none takes the image "
-    "as it is.",
+    metavar="PX,...|auto|none",
+    help="The objects' diameter in the image, which is rescaled to the model's working scale. Of several, such as "
+    "8,20, each is looked for, and what is found competes. none takes the image as it is.",
 )
 
+polarity = click.option(
+    "--polarity",
+    type=click.Choice(["auto", "bright", "dark"]),
+    help="Whether objects are brighter or darker than what is around them; auto lets a model with one pass look at "
+    "both, where it is not sure.  [default: the model's own]",
+)
+
+learning_polarity = click.option(
+    "--polarity",
+    type=click.Choice(["auto", "bright", "dark"]),
+    help="Whether objects are brighter or darker than what is around them; auto takes them for bright.  "
+    "[default: auto]",
+)
 
 recognition = click.option(
     "--recognition",
@@ -244,6 +274,13 @@ def given(**options: Any) -> dict[str, Any]:
 def parameters(**options: Any) -> dict[str, Any]:
     """The options that were given as the estimator's parameters, where the word none is None."""
     return {name: None if value == "none" else value for name, value in given(**options).items()}
+
+
+def word(value: Any) -> str:
+    """A value as an option takes it."""
+    if isinstance(value, tuple):
+        return ",".join(map(word, value))
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def say(message: str, quiet: bool) -> None:

@@ -91,6 +91,7 @@ cutting = options.as_one(
     options.samples,
     options.stride,
     options.diameter,
+    options.polarity,
     options.recognition,
 )
 
@@ -149,7 +150,12 @@ def predict(
     segmenter = load_model(model).set_params(
         device=running.device,
         verbose=not running.quiet and len(jobs) == 1,
-        **options.parameters(n_jobs=n_jobs, diameter=cutting.diameter, recognition=cutting.recognition),
+        **options.parameters(
+            n_jobs=n_jobs,
+            diameter=cutting.diameter,
+            polarity=cutting.polarity,
+            recognition=cutting.recognition,
+        ),
     )
     work = Work(
         segmenter,

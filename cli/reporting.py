@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import sys
 import time
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -92,6 +95,28 @@ def warn(message: str) -> None:
     """A warning as one line, on the screen and in the log."""
     logger.warning(message)
     echo(f"Warning: {message}", err=True)
+
+
+@contextmanager
+def warnings_about(image: str) -> Iterator[None]:
+    """Each warning meanwhile is said once, with the image's name: of many images each has its own."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        text = in_options(str(message))
+        if text not in said:
+            said.add(text)
+            warn(text if image in text else f"{image}: {text}")
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+def in_options(text: str) -> str:
+    """Advice of the package's as the command line takes it."""
+    return re.sub(r"\bset the (diameter|polarity)\b", r"set --\1", text)
 
 
 def complain(message: str) -> None:

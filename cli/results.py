@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 class Seen(NamedTuple):
     """How the model saw an image, without its pixels."""
 
-    diameters: tuple[
-        float, ...
-    ]  # px of objects in the image that were looked for; nan if it was taken as it is
+    diameters: tuple[float, ...]  # px of objects that were looked for; nan if the image was taken as it is
     scales: tuple[float, ...]  # sizes at which it was seen, over its own
     notes: tuple[str, ...]  # what was done to it, in words
 
@@ -122,7 +120,8 @@ def describe(segmentation: Segmentation, seen: Seen, seconds: float, *, given: b
     from cellsegmenter.wording import counted
 
     resolution = segmentation.resolution
-    sizes = " and ".join(f"{diameter:.3g}" for diameter in seen.diameters)
+    *others, last = (f"{diameter:.3g}" for diameter in seen.diameters)
+    sizes = f"{', '.join(others)} and {last}" if others else last
     size = "" if seen.scales == (1.0,) else f", taken to be {sizes} px across"
     if not len(segmentation):
         return f"  no objects ({seconds:.1f} s){size}"

@@ -37,18 +37,20 @@ if TYPE_CHECKING:
     metavar="PX",
     help="Side of a window.",
 )
+@options.learning_polarity
 @click.option("--json", "as_json", is_flag=True, help="Print the bounds as JSON.")
 @options.reading
 def suggest(
     images: tuple[Path, ...],
     picture: Path,
     window_size: int,
+    polarity: str | None,
     as_json: bool,
     reading: options.Reading,
 ) -> None:
     """Propose the bounds for `cellseg fit`, without labels.
 
-    Counts bright objects by a threshold and cuts at necks, and prints ranges around what it counted, in the
+    Counts objects by a threshold and cuts at necks, and prints ranges around what it counted, in the
     fit command that uses them. Look at the picture first: the bounds are as good as the outlines in it.
     """
     from cellsegmenter.counting_picture import write_counting_picture
@@ -58,7 +60,10 @@ def suggest(
     check_outputs([picture], paths)
     files = [file for _, file in read_inputs(paths, reading)]
     suggested = suggest_bounds(
-        [file.array for file in files], channel_axis=channel_axis(files[0]), window_size=window_size
+        [file.array for file in files],
+        channel_axis=channel_axis(files[0]),
+        window_size=window_size,
+        **options.given(polarity=polarity),
     )
     write_counting_picture(picture, suggested)
     command = suggested.command([*images, *reading_words(reading)])

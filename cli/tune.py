@@ -39,6 +39,7 @@ DEFAULT_SIDE = 512  # px
 @options.samples
 @options.stride
 @options.diameter
+@options.polarity
 @options.recognition
 @options.reading
 @options.running
@@ -49,7 +50,8 @@ def tune(
     model: Path | None,
     samples: int | None,
     stride: int | None,
-    diameter: float | str | None,
+    diameter: float | str | tuple[float, ...] | None,
+    polarity: str | None,
     recognition: str | None,
     reading: options.Reading,
     running: options.Running,
@@ -82,11 +84,19 @@ def tune(
         channel_axis=channel_axis(file),
         verbose=not running.quiet,
         random_state=running.seed,
-        **options.parameters(n_samples=samples, stride=stride, diameter=diameter, recognition=recognition),
+        **options.parameters(
+            n_samples=samples, stride=stride, diameter=diameter, polarity=polarity, recognition=recognition
+        ),
     )
     sweep = segmenter.sweep(file.array, region=place)
     seed = running.seed or None  # 0 is what predict takes by default too
-    sampling = {"samples": samples, "stride": stride, "diameter": diameter, "recognition": recognition}
+    sampling = {
+        "samples": samples,
+        "stride": stride,
+        "diameter": None if diameter is None else options.word(diameter),
+        "polarity": polarity,
+        "recognition": recognition,
+    }
     shown = options.given(model=model, **sampling, seed=seed)
     words = [word for name, value in shown.items() for word in (f"--{name}", value)]
     command = ["cellseg", "predict", image, *words, *reading_words(reading), "--gamma-abs", GAMMA_PLACE]

@@ -34,7 +34,8 @@ class Cutting(NamedTuple):
     min_size: int | None
     samples: int | None
     stride: int | None
-    diameter: float | str | None
+    diameter: float | str | tuple[float, ...] | None
+    polarity: str | None
     recognition: str | None
 
 
@@ -151,17 +152,21 @@ class Work:
         self.segmenter.set_params(channel_axis=channel_axis(image))
         cutting, memory = self.cutting, self.memory.options(job, number)
         was_there = memory["work_folder"].exists()
-        consensus = self.segmenter.consensus(
-            image.array,
-            random_state=self.running.seed,
-            **memory,
-            **options.given(n_samples=cutting.samples, stride=cutting.stride),
-        )
+        with reporting.warnings_about(str(job.image)):
+            consensus = self.segmenter.consensus(
+                image.array,
+                random_state=self.running.seed,
+                **memory,
+                **options.given(n_samples=cutting.samples, stride=cutting.stride),
+            )
         if was_there and consensus.work_folder is not None:
             self.running.say(f"  went on from what {consensus.work_folder} held")
         segmentation = self._cut(job, consensus)
         seen = Seen.of(consensus)
-        self.running.say("\n".join(f"  {note}" for note in seen.notes))
+        # Of a single image the estimator has said its notes already; the log file has all of them.
+        said = self.running.quiet or self.segmenter.verbose
+        for note in seen.notes:
+            options.say(f"  {note}", said)
         given = cutting.gamma is not None or cutting.gamma_abs is not None
         self.running.say(describe(segmentation, seen, time.perf_counter() - started, given=given))
         return Plane(segmentation, seen, consensus.work_folder)
@@ -195,6 +200,7 @@ class Work:
             "stride",
             "recognition",
             "diameter",
+            "polarity",
             "min_size",
             "resolution",
             "intensity",
