@@ -66,21 +66,25 @@ class NumberOr(click.ParamType):
         return number
 
 
-class NumbersOr(NumberOr):
+class NumbersOr(click.ParamType):
     """A positive number, several with commas between them, or one of some words."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+        self.one = NumberOr(*words)
+        self.name = self.one.name
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float | str | tuple[float, ...]:
         if isinstance(value, tuple):
             return value
-        convert = super().convert
         parts = str(value).split(",")
         if len(parts) == 1:
-            return convert(value, param, ctx)
+            return self.one.convert(value, param, ctx)
         if set(self.words) & set(parts):
             self.fail(f"{value!r} mixes numbers and words; give one or the other.", param, ctx)
-        return tuple(float(convert(part, param, ctx)) for part in parts)
+        return tuple(float(self.one.convert(part, param, ctx)) for part in parts)
 
 
 class PositionOrAll(click.ParamType):
@@ -171,8 +175,9 @@ _READING = (
     click.option(
         "--channel",
         type=NumberOrWord(),
-        metavar="N|NAME",
-        help="The channel to use, counted from 0, or its name in the file.",
+        metavar="N|NAME|...",
+        help="The channel to use, counted from 0, or its name in the file; several, such as 0,1, for a model of as "
+        "many; of a colour image also grey, haematoxylin, eosin or dab.",
     ),
     position("--z", "The slice of a z-stack to use, counted from 0, or all, each by itself."),
     position("--t", "The time of a movie to use, counted from 0, or all, each by itself."),

@@ -38,6 +38,7 @@ class Job(NamedTuple):
     files: dict[str, Path]  # by kind of result
     manifest: Path
     series: int | None = None  # which one, of a file that holds several
+    mask: Path | None = None  # an image that says where nothing is looked for
 
     @property
     def outputs(self) -> list[Path]:

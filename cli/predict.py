@@ -10,6 +10,7 @@ import click
 from . import options
 from .batch import run_batch
 from .inputs import find_inputs
+from .masks import mask, masks_of
 from .memory import Memory, memory
 from .models import load_model
 from .outputs import Kinds, Target, TargetPath, check_outputs, check_packages, plan
@@ -99,6 +100,7 @@ cutting = options.as_one(
 @click.command(epilog=EXIT_CODES)
 @click.argument("images", nargs=-1, required=True, type=options.FILE)
 @options.model
+@mask
 @saving
 @click.option("--skip-existing", is_flag=True, help="Leave images alone whose results are all there.")
 @click.option("--dry-run", is_flag=True, help="Say how files are understood and what would be written.")
@@ -116,6 +118,7 @@ cutting = options.as_one(
 def predict(
     images: tuple[Path, ...],
     model: Path | None,
+    mask: Path | None,
     saving: Saving,
     skip_existing: bool,
     dry_run: bool,
@@ -136,7 +139,10 @@ def predict(
 
     memory.warn_of_too_little()
     inputs = find_inputs(images, running.say)
-    jobs = plan(choose_inputs(inputs, reading), saving.output, saving.save, saving.overlay)
+    chosen = choose_inputs(inputs, reading)
+    masks = masks_of(mask, chosen)
+    jobs = plan(chosen, saving.output, saving.save, saving.overlay)
+    jobs = [job._replace(mask=of_job) for job, of_job in zip(jobs, masks, strict=True)]
     table = saving.table
     if table is not None:
         io.check_table_path(table)
@@ -145,7 +151,7 @@ def predict(
                 "--table would miss the images that --skip-existing leaves alone; use --save table."
             )
     outputs = [path for job in jobs for path in job.outputs] + ([table] if table else [])
-    check_outputs(outputs, inputs if model is None else [*inputs, model])
+    check_outputs(outputs, [*inputs, *filter(None, [model, *masks])])
     check_packages(saving.save)
     segmenter = load_model(model).set_params(
         device=running.device,

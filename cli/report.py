@@ -10,7 +10,7 @@ from . import options
 from .inputs import find_inputs
 from .models import channel_axis, load_model
 from .outputs import check_outputs
-from .series import read_inputs
+from .series import choose_inputs, read_inputs
 
 
 @click.command()
@@ -49,7 +49,7 @@ def report(
 
     paths = find_inputs(images, running.say)
     check_outputs([output], paths if model is None else [*paths, model])
-    files = [file for _, file in read_inputs(paths, reading)]
+    files = [file for _, file in read_inputs(choose_inputs(paths, reading), reading)]
     segmenter = load_model(model).set_params(device=running.device, random_state=running.seed)
     if files:
         segmenter.set_params(channel_axis=channel_axis(files[0]))

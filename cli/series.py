@@ -69,11 +69,11 @@ def choose_inputs(paths: Sequence[Path], reading: Reading) -> list[Input]:
     return list(inputs)
 
 
-def read_inputs(paths: Sequence[Path], reading: Reading) -> Iterator[tuple[Path, ImageFile]]:
-    """Every plane of the images that are meant, with the file or folder that it is from."""
-    for image in choose_inputs(paths, reading):
+def read_inputs(inputs: Sequence[Input], reading: Reading) -> Iterator[tuple[Input, ImageFile]]:
+    """Every plane of some images, with the image that it is of."""
+    for image in inputs:
         for file in reading.images(image.path, image.series):
-            yield image.path, file
+            yield image, file
 
 
 def _input(path: Path, series: Series, n: int) -> Input:

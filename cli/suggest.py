@@ -13,7 +13,7 @@ from .inputs import find_inputs
 from .models import channel_axis
 from .outputs import check_outputs
 from .pasting import reading_words
-from .series import read_inputs
+from .series import choose_inputs, read_inputs
 
 if TYPE_CHECKING:
     from cellsegmenter.suggest import SuggestedBounds
@@ -58,7 +58,7 @@ def suggest(
 
     paths = find_inputs(images, reporting.note)
     check_outputs([picture], paths)
-    files = [file for _, file in read_inputs(paths, reading)]
+    files = [file for _, file in read_inputs(choose_inputs(paths, reading), reading)]
     suggested = suggest_bounds(
         [file.array for file in files],
         channel_axis=channel_axis(files[0]),

@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
 
 from . import options, reporting
+from .masks import mask, masked, masks_of
 from .models import channel_axis, load_model
 from .outputs import check_outputs
 from .pasting import reading_words
-from .series import read_inputs
+from .series import choose_inputs, read_inputs
 
 # A larger region makes a page that browsers show slowly.
 LARGEST_SIDE = 2048  # px
 DEFAULT_SIDE = 512  # px
+
+
+class Sampling(NamedTuple):
+    """How the image is seen and sampled; what is None is left to the model."""
+
+    samples: int | None
+    stride: int | None
+    diameter: float | str | tuple[float, ...] | None
+    polarity: str | None
+    recognition: str | None
+
+    @property
+    def seeing(self) -> dict[str, Any]:
+        """Those that are the estimator's parameters of the same names."""
+        return {name: value for name, value in self._asdict().items() if name != "samples"}
+
+
+sampling = options.as_one(
+    "sampling",
+    Sampling,
+    options.samples,
+    options.stride,
+    options.diameter,
+    options.polarity,
+    options.recognition,
+)
 
 
 @click.command()
@@ -36,11 +64,8 @@ DEFAULT_SIDE = 512  # px
     help="The page; it needs nothing beside it.",
 )
 @options.model
-@options.samples
-@options.stride
-@options.diameter
-@options.polarity
-@options.recognition
+@mask
+@sampling
 @options.reading
 @options.running
 def tune(
@@ -48,11 +73,8 @@ def tune(
     region: tuple[int, int, int, int] | None,
     output: Path,
     model: Path | None,
-    samples: int | None,
-    stride: int | None,
-    diameter: float | str | tuple[float, ...] | None,
-    polarity: str | None,
-    recognition: str | None,
+    mask: Path | None,
+    sampling: Sampling,
     reading: options.Reading,
     running: options.Running,
 ) -> None:
@@ -67,7 +89,8 @@ def tune(
     from cellsegmenter.wording import counted
 
     check_outputs([output], [image])
-    files = [file for _, file in read_inputs([image], reading)]
+    inputs = choose_inputs([image], reading)
+    files = [file for _, file in read_inputs(inputs, reading)]
     if len(files) != 1:
         raise click.UsageError(
             f"{image} holds {counted(len(files), 'image')}; choose one of them by --series, --z, --t or --page."
@@ -84,21 +107,15 @@ def tune(
         channel_axis=channel_axis(file),
         verbose=not running.quiet,
         random_state=running.seed,
-        **options.parameters(
-            n_samples=samples, stride=stride, diameter=diameter, polarity=polarity, recognition=recognition
-        ),
+        **options.parameters(n_samples=sampling.samples, **sampling.seeing),
     )
-    sweep = segmenter.sweep(file.array, region=place)
+    (of_image,) = masks_of(mask, inputs)
+    pixels = masked(file.array, of_image)
+    with reporting.warnings_about(str(image)):
+        sweep = segmenter.sweep(pixels, region=place)
     seed = running.seed or None  # 0 is what predict takes by default too
-    sampling = {
-        "samples": samples,
-        "stride": stride,
-        "diameter": None if diameter is None else options.word(diameter),
-        "polarity": polarity,
-        "recognition": recognition,
-    }
-    shown = options.given(model=model, **sampling, seed=seed)
-    words = [word for name, value in shown.items() for word in (f"--{name}", value)]
+    shown = options.given(model=model, mask=mask, **sampling._asdict(), seed=seed)
+    words = [word for name, value in shown.items() for word in (f"--{name}", options.word(value))]
     command = ["cellseg", "predict", image, *words, *reading_words(reading), "--gamma-abs", GAMMA_PLACE]
     used = "the built-in model" if model is None else text_of(model.name)
     subtitle = (

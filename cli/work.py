@@ -11,6 +11,7 @@ import click
 
 from . import options, reporting
 from .manifest import differences, earlier_files, found, is_recorded, manifest, write_manifest
+from .masks import masked
 from .memory import Memory
 from .models import channel_axis
 from .outputs import Job
@@ -106,13 +107,14 @@ class Work:
         if self.skip_existing and self._is_done(job):
             return
         images = self._read(job)
+        masked(images[0].array, job.mask)
         planes = "" if len(images) == 1 else f", the first of {len(images)} planes"
         self.running.say(f"{job.image}: {images[0].interpretation}{planes}")
         self.running.say("\n".join(f"  would write {path}" for path in job.outputs))
 
     def _write(self, job: Job, result: Result, started: float, segmented: float) -> None:
         """Write all files of a job and the record of how they were made; should one fail, of those that are there."""
-        request = self._full_request()
+        request = self._full_request(job)
         finished: dict[str, Path] = {}
 
         def record() -> None:
@@ -139,7 +141,7 @@ class Work:
         if not (all(path.exists() for path in job.outputs) and is_recorded(job)):
             return False
         self.running.say(f"{job.image}: skipped, its results are there")
-        for files, others in differences(job.manifest, self._full_request(), job.files.values()).items():
+        for files, others in differences(job.manifest, self._full_request(job), job.files.values()).items():
             reporting.warn(
                 f"made with another {', '.join(others)}: {files} of {job.image}; delete what should be made again"
             )
@@ -152,9 +154,10 @@ class Work:
         self.segmenter.set_params(channel_axis=channel_axis(image))
         cutting, memory = self.cutting, self.memory.options(job, number)
         was_there = memory["work_folder"].exists()
+        pixels = masked(image.array, job.mask)
         with reporting.warnings_about(str(job.image)):
             consensus = self.segmenter.consensus(
-                image.array,
+                pixels,
                 random_state=self.running.seed,
                 **memory,
                 **options.given(n_samples=cutting.samples, stride=cutting.stride),
@@ -190,8 +193,9 @@ class Work:
         first = found(segmentations[0]) if len(segmentations) == 1 else {}
         return {"image": job.name, "model": self.segmenter.card_["name"], **first}
 
-    def _full_request(self) -> dict[str, Any]:
+    def _full_request(self, job: Job) -> dict[str, Any]:
         """What was asked for, with the model's own values for what was not, and where and how widely it ran."""
+        from cellsegmenter.files import path_text
         from cellsegmenter.serialization import plain_value
 
         own = {name: plain_value(value) for name, value in self.segmenter.get_params().items()}
@@ -207,4 +211,8 @@ class Work:
             "device",
             "n_jobs",
         }
-        return {**self.request, "model_parameters": {name: own[name] for name in sorted(unsaid)}}
+        return {
+            **self.request,
+            "mask": None if job.mask is None else path_text(job.mask),
+            "model_parameters": {name: own[name] for name in sorted(unsaid)},
+        }

@@ -3,8 +3,9 @@
 from ._files import ImageFileError, ImageFileWarning, check_writable, replacing
 from ._geojson import write_geojson
 from ._inputs import Inputs, expand_inputs, find_inputs, image_stem
+from ._masks import mask_image, read_mask
 from ._ome_zarr_layout import outermost
-from ._overlays import Panel, write_montage, write_overlay
+from ._overlays import Panel, shown_grey, write_montage, write_overlay
 from ._readers import ImageFile, ImageStack, list_series, read_image, read_images
 from ._results import MANIFEST_ENDING, marked_png
 from ._rois import write_rois
@@ -32,10 +33,13 @@ __all__ = [
     "image_stem",
     "list_series",
     "marked_png",
+    "mask_image",
     "outermost",
     "read_image",
     "read_images",
+    "read_mask",
     "replacing",
+    "shown_grey",
     "to_anndata",
     "write_geojson",
     "write_labels",

@@ -10,6 +10,7 @@ import numpy as np
 
 from cellsegmenter.validation import check_number
 
+from ._channels import Channel
 from ._files import SUFFIXES, ImageFileError, ImageFileWarning
 from ._layout import ImageFile, ImageStack, Position, Source, choose_images
 from ._ome_zarr import list_ome_zarr, read_ome_zarr
@@ -27,7 +28,7 @@ def read_image(
     *,
     series: int | str | None = None,
     axes: str | None = None,
-    channel: int | str | None = None,
+    channel: Channel = None,
     z: int | None = None,
     t: int | None = None,
     page: int | None = None,
@@ -47,9 +48,11 @@ def read_image(
     axes : str, optional
         What the axes mean, such as YX, CYX, YXC or ZYX, overruling the file.  With a C in it and without
         `channel`, all channels are read.
-    channel : int or str, optional
-        Which channel of several, counted from 0, or its name in the file.  Not needed for grey images that were saved
-        as RGB.
+    channel : int, str or a sequence of them, optional
+        Which channel of several, counted from 0, or its name in the file; a sequence, or "0,1", reads several, for a
+        model of as many.  Of colour images also "grey", the brightness, and "haematoxylin", "eosin" or "dab", which
+        separate stains of tissue as `skimage.color.rgb2hed` does: what is stained is bright.  Not needed for grey
+        images that were saved as RGB.
     z, t : int, optional
         Which slice and which time of several, counted from 0.
     page : int, optional
@@ -93,7 +96,7 @@ def read_images(
     *,
     series: int | str | None = None,
     axes: str | None = None,
-    channel: int | str | None = None,
+    channel: Channel = None,
     z: Position = None,
     t: Position = None,
     page: Position = None,
