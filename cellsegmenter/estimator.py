@@ -552,6 +552,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             what = (
                 f"a {type(image).__name__}" if isinstance(image, list | tuple) else f"shape {np.shape(image)}"
             )
+            check_images(image, channel_axis=self.channel_axis)  # what is wrong with it by itself comes first
             raise ValueError(f"one image is needed, not {what}; call it for each image, or set channel_axis")
         views, words = check_images(image, channel_axis=self.channel_axis, n_channels=self.n_channels_in_)
         return views[0], words

@@ -39,7 +39,7 @@ def masks_of(mask: Path | None, inputs: Sequence[Input]) -> list[Path | None]:
             )
         return [mask]
     known: dict[str, list[Path]] = {}
-    for file in io.expand_inputs([mask]):
+    for file in (file for group in io.find_inputs([mask]) for file in group):  # of any kind that is listed
         known.setdefault(io.image_stem(file), []).append(file)
     found: list[Path | None] = []
     for image in inputs:

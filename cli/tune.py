@@ -9,7 +9,7 @@ import click
 
 from . import options, reporting
 from .masks import mask, masked, masks_of
-from .models import channel_axis, load_model
+from .models import load_model, take_channels
 from .outputs import check_outputs
 from .pasting import reading_words
 from .series import choose_inputs, read_inputs
@@ -104,11 +104,11 @@ def tune(
         )
     segmenter = load_model(model).set_params(
         device=running.device,
-        channel_axis=channel_axis(file),
         verbose=not running.quiet,
         random_state=running.seed,
         **options.parameters(n_samples=sampling.samples, **sampling.seeing),
     )
+    take_channels(segmenter, file, image)
     (of_image,) = masks_of(mask, inputs)
     pixels = masked(file.array, of_image)
     with reporting.warnings_about(str(image)):

@@ -13,7 +13,7 @@ from . import options, reporting
 from .manifest import differences, earlier_files, found, is_recorded, manifest, write_manifest
 from .masks import masked
 from .memory import Memory
-from .models import channel_axis
+from .models import take_channels
 from .outputs import Job
 from .results import Plane, Result, Seen, collect, describe, with_image, write_results
 
@@ -151,7 +151,7 @@ class Work:
         """Segment one plane, and say what was found."""
         started = time.perf_counter()
         self.running.say(f"{job.image}: {image.interpretation}")
-        self.segmenter.set_params(channel_axis=channel_axis(image))
+        take_channels(self.segmenter, image, job.image)
         cutting, memory = self.cutting, self.memory.options(job, number)
         was_there = memory["work_folder"].exists()
         pixels = masked(image.array, job.mask)
