@@ -250,7 +250,7 @@ def test_masks_that_do_not_fit_are_refused_before_the_work(bright, dark, masks, 
         code=2,
     )
     tifffile.imwrite(masks / "bright.tif", np.ones((128, 128), np.uint8))
-    refused("predict", bright, "--mask", masks, saying="it has bright.png and bright.tif", code=2)
+    refused("predict", bright, "--mask", masks, saying="it has bright.tif and bright.png", code=2)
     refused(
         "predict", bright, "--mask", bright, "-o", bright, saying="would be written over an input", code=2
     )

@@ -62,7 +62,7 @@ def test_png(tmp_path):
     assert image.interpretation.startswith("grey image saved in colour")
     rgba = np.concatenate([rgb + np.arange(3, dtype=np.uint8), np.full_like(rgb[..., :1], 255)], axis=2)
     imsave(path, rgba, check_contrast=False)
-    assert "choose one by channel, 0 red, 1 green, 2 blue, 3 alpha (--channel)" in _refusal(path)
+    assert "choose by channel 0 red, 1 green, 2 blue, grey" in _refusal(path)
     np.testing.assert_array_equal(io.read_image(path, channel=2).array, rgba[..., 2])
     path.write_bytes(path.read_bytes()[:200])
     assert "may be truncated" in _refusal(path)
