@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from skimage.segmentation import find_boundaries
 
-from cellsegmenter.io import ImageFileError, replacing
+from cellsegmenter.io import ImageFileError, marked_png, replacing
+from cellsegmenter.wording import counted
 
 if TYPE_CHECKING:
     from cellsegmenter.counting import CountedTile
@@ -60,7 +61,7 @@ def write_counting_picture(path: str | Path, suggested: SuggestedBounds) -> None
         draw.rectangle([left, top, left + side, top + side], outline=_FRAME)
         draw.text((left, top + square + 3), _caption(tile, scale), fill=_INK, font=font)
     with replacing(path) as temporary:
-        sheet.save(temporary)
+        sheet.save(temporary, pnginfo=marked_png())
 
 
 def _outlined(tile: CountedTile, square: int) -> tuple[Image.Image, float]:
@@ -84,4 +85,5 @@ def _outlined(tile: CountedTile, square: int) -> tuple[Image.Image, float]:
 def _caption(tile: CountedTile, scale: float) -> str:
     rescaled = "" if scale == 1 else f", rescaled by {scale:.2g}"
     size = f"{tile.diameter:.0f} px across" if len(tile.areas) else "none"
-    return f"{len(tile.areas)} objects, {size}\n{np.mean(tile.labels > 0):.1%} of the area{rescaled}; blue: one window"
+    objects = counted(len(tile.areas), "object")
+    return f"{objects}, {size}\n{np.mean(tile.labels > 0):.1%} of the area{rescaled}; blue: one window"

@@ -18,6 +18,7 @@ from cellsegmenter.estimator import CellSegmenter
 from cellsegmenter.metrics import average_precision
 from cellsegmenter.model.device import resolve_device
 from cellsegmenter.packages import install
+from cellsegmenter.wording import counted
 
 __all__ = ["Finding", "diagnose"]
 
@@ -64,7 +65,7 @@ def _system() -> list[Finding]:
             name,
             remedy="" if device.type != "cpu" else "a GPU would be faster, if there is one",
         ),
-        Finding("system", "threads", f"{torch.get_num_threads()} of torch, {cores} core(s) usable"),
+        Finding("system", "threads", f"{torch.get_num_threads()} of torch, {counted(cores, 'core')} usable"),
         Finding(
             "system",
             "memory",

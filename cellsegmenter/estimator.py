@@ -65,6 +65,7 @@ from cellsegmenter.tables import (
 from cellsegmenter.tuning import ResolutionSweep, region_pixels, sweep_resolutions
 from cellsegmenter.types import PosteriorSamples
 from cellsegmenter.validation import ImageView, check_images, check_number, is_single_image
+from cellsegmenter.wording import counted
 from cellsegmenter.workspace import Workspace
 
 __all__ = ["CellSegmenter"]
@@ -147,7 +148,8 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
     device : str, default="auto"
         "auto" is CUDA, else MPS, else the CPU.
     random_state : int, RandomState or None, default=None
-        Of training and sampling.
+        Of training and sampling.  With None every call draws new samples, so the labels of `predict` and the codes of
+        `transform` are of different ones.  For labels, table and codes of the same samples see `consensus`.
     warm_start : bool, default=False
         Whether another `fit` goes on from the model at hand: without a warm-up, and by default at a fifth of the
         learning rate.
@@ -269,8 +271,8 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         Returns
         -------
         ImageConsensus
-            ``.cut(resolution)`` gives labels, confidence and the absolute resolution; ``.n_objects`` the number of
-            objects in each posterior sample.
+            ``.cut(resolution)`` gives labels, confidence, latent codes (``z_what``) and the absolute resolution, all of
+            the same samples, and `table` its table; ``.n_objects`` the number of objects in each posterior sample.
 
         Raises
         ------
@@ -278,6 +280,16 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             If the folder holds something else.
         ValueError
             If there is a `work_folder` and no seed, or `image` is not one image.
+
+        Examples
+        --------
+        >>> from cellsegmenter import CellSegmenter
+        >>> from cellsegmenter.datasets import load_nuclei
+        >>> image, segmenter = load_nuclei()[0], CellSegmenter.pretrained()
+        >>> cut = segmenter.consensus(image).cut()  # one set of samples, with or without a seed
+        >>> table = segmenter.table(cut, image)
+        >>> len(table["label"]) == len(cut.z_what) == int(cut.labels.max())
+        True
         """
         self._check_fitted()
         if work_folder is not None:
@@ -343,6 +355,10 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         -------
         ndarray of int32, or list of them
             (H, W) for one image, (N, H, W) for a batch, a list for a list.  0 is background, 1..n the objects.
+
+        Notes
+        -----
+        Without a seed, another call such as `transform` draws other samples; see `consensus`.
         """
         return labels_like(X, [s.labels for s in self._segment(X, resolution)], self.channel_axis)
 
@@ -383,8 +399,8 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         Returns
         -------
         ndarray (n_objects, latent_dim), float32
-            Images in the order of X, objects in the order of their labels.  With
-            ``set_output(transform="pandas")`` a frame indexed by (image, label).
+            Images in the order of X, objects in the order of their labels: those of `predict` with the same seed,
+            see `consensus`.  With ``set_output(transform="pandas")`` a frame indexed by (image, label).
         """
         table = stack_tables([latent_columns(s) for s in self._segment(X, None)])
         return latent_output(self, table, self.model_.config.latent_dim)
@@ -536,6 +552,7 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
             what = (
                 f"a {type(image).__name__}" if isinstance(image, list | tuple) else f"shape {np.shape(image)}"
             )
+            check_images(image, channel_axis=self.channel_axis)  # what is wrong with it by itself comes first
             raise ValueError(f"one image is needed, not {what}; call it for each image, or set channel_axis")
         views, words = check_images(image, channel_axis=self.channel_axis, n_channels=self.n_channels_in_)
         return views[0], words
@@ -590,12 +607,17 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
         for view in views:
             consensus = self._consensus_of(view, settings, self.diameter, model, workspace)
             found.append(consensus.cut(wanted))
-            self._say(f"{len(found[-1])} objects at {found[-1].resolution}")
+            self._say(f"{counted(len(found[-1]), 'object')} at {found[-1].resolution}")
         return found
 
     def _see(self, model: FittedModel, view: ImageView, diameter: Any, *, one_pass: bool) -> SeenImage:
         """An image as the model sees it; says what was done to it, and warns of what is in doubt."""
         seen = see(model, view, diameter, self.polarity, one_pass=one_pass)
+        if len(seen.diameters) > 1 and not one_pass:
+            raise ValueError(
+                f"diameter={diameter!r} has several numbers, and sliding windows see an image at one scale; give one "
+                'of them, or set recognition="one_pass" and leave out the stride'
+            )
         warn_of_extreme_scale(seen.diameters, model.working_diameter)
         for words in (*seen.notes, said_of_scale(seen.diameters, model.working_diameter)):
             if words:

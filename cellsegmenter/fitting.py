@@ -33,6 +33,7 @@ from cellsegmenter.shape import choose_shape
 from cellsegmenter.teaching import LEAST_OBJECTS, Recognised, learn_recognition
 from cellsegmenter.training.loop import Run
 from cellsegmenter.validation import check_images
+from cellsegmenter.wording import counted
 
 __all__ = ["fit_attributes"]
 
@@ -119,7 +120,7 @@ def _tell(segmenter: Any, recognised: Recognised) -> None:
     facts = recognised.facts
     if recognised.network is not None:
         segmenter._say(
-            f"sleep phase: {facts['objects_in_library']} of {facts['objects_seen']} objects in the library, "
+            f"sleep phase: {facts['objects_in_library']} of {counted(facts['objects_seen'], 'object')} in the library, "
             f"{facts['composites']} composites, {facts['share_ignored']:.1%} of the pixels ignored"
         )
         return

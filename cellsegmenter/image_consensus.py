@@ -17,6 +17,7 @@ from cellsegmenter.consensus import (
     Resolution,
     Segmentation,
     ShapeConsensus,
+    Solver,
 )
 from cellsegmenter.recognition.calibration import count_interval
 from cellsegmenter.region import Region
@@ -107,6 +108,7 @@ class ImageConsensus:
         method: Method = "cpm",
         min_size: int | None = None,
         min_foreground: float = 0.5,
+        solver: Solver = "igraph",
     ) -> Segmentation:
         """Segment the image at a resolution; a second cut samples and builds nothing, but solves again.
 
@@ -121,13 +123,14 @@ class ImageConsensus:
             min_size=self._size_in_graph(min_size),
             min_foreground=min_foreground,
             random_state=self.defaults.random_state,
+            solver=solver,
         )
         if self._pixels is None:
             interval = self.count_interval(min_size=min_size)
             return replace(segmentation, count_interval=_holding(interval, len(segmentation)))
         # A folder keeps the images of every cut, as they are read from it whenever they are used.
         absolute = float(segmentation.resolution.absolute)
-        cut = short_hash(absolute, method, min_size, min_foreground, _place(self._pixels))
+        cut = short_hash(absolute, method, min_size, min_foreground, solver, _place(self._pixels))
         labels = self.graph.store.new_image(f"at-shape-{cut}-labels", self.image_shape, np.int32)
         return _at_pixels(segmentation, self._pixels, labels, self._foreground(self._pixels), min_size)
 

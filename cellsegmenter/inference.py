@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cellsegmenter.consensus import found_record
 from cellsegmenter.model.config import ModelConfig
+from cellsegmenter.model.device import threads_for
 from cellsegmenter.model.half_maximum import above_half_maximum
 from cellsegmenter.model.rendering import PresentObjects, present_objects
 from cellsegmenter.model.structured_vae import Noise, StructuredVAE
@@ -144,7 +145,9 @@ def _infer_tile(
     device: torch.device,
     frame: Region,
 ) -> Record:
-    return found_record(_infer(model, part, settings, device, frame))
+    n_windows = min(BATCH_SIZE, len(part.grid.origin))
+    with threads_for(n_windows * model.config.window_size**2):
+        return found_record(_infer(model, part, settings, device, frame))
 
 
 def _infer(

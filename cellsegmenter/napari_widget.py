@@ -17,6 +17,7 @@ from napari.qt.threading import create_worker
 from cellsegmenter.consensus import AbsoluteResolution, Segmentation
 from cellsegmenter.estimator import CellSegmenter
 from cellsegmenter.image_consensus import ImageConsensus
+from cellsegmenter.wording import counted
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -126,7 +127,9 @@ class ResolutionWidget(Container):
         if np.isfinite(absolute):
             self.gamma.value = float(np.clip(round(absolute / _STEP) * _STEP, _LOW, _HIGH))
         self._moving = False
-        self.found.value = f"{len(done.segmentation)} objects; cellseg predict --gamma-abs {absolute:.3g}"
+        self.found.value = (
+            f"{counted(len(done.segmentation), 'object')}; cellseg predict --gamma-abs {absolute:.3g}"
+        )
         self._show(done.segmentation)
 
     def _fail(self, error: Exception) -> None:

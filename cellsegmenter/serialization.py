@@ -5,6 +5,7 @@ Reading one never executes code: safetensors holds tensors and strings, and the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from cellsegmenter.consensus import AbsoluteResolution
+from cellsegmenter.files import under_utf8_name
 from cellsegmenter.io import replacing
 from cellsegmenter.model.config import ModelConfig
 from cellsegmenter.model.structured_vae import StructuredVAE
@@ -25,6 +27,7 @@ from cellsegmenter.recognition.network import RecognitionConfig, RecognitionNetw
 __all__ = ["ModelFileError", "load_segmenter", "plain_value", "save_segmenter"]
 
 _FORMAT = "cellsegmenter-model-1"
+_CHECKSUM = "sha256"
 # Parameters that belong to a machine or a session and do not travel with a model.  Nor are they taken from a file
 # of an earlier version, which held warm_start: the next `fit` of a loaded model would go on from it unasked.
 _NOT_SAVED = ("checkpoint", "device", "n_jobs", "tensorboard", "verbose", "warm_start")
@@ -90,7 +93,7 @@ def load_segmenter(path: Path, kind: type[Segmenter]) -> Segmenter:
         for name in _PLAIN_ATTRIBUTES:
             setattr(segmenter, name, description[name])
         segmenter.history_ = _history(description["history_"])
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ModelFileError(
             f"{path} does not hold a model of this version ({error}); load it with the version that wrote it"
         ) from error
@@ -125,11 +128,10 @@ def _write_model_file(path: Path, tensors: dict[str, Tensor], description: dict[
     ImageFileError
         If nothing can be written to `path`.
     """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {"format": _FORMAT, "description": json.dumps(description)}
     with replacing(path) as beside:
-        content = save(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            metadata={"format": _FORMAT, "description": json.dumps(description)},
-        )
+        content = save(tensors, metadata=metadata | {_CHECKSUM: _checksum(tensors, metadata)})
         beside.write_bytes(content)  # safetensors' own writer makes files that nobody else may read
 
 
@@ -149,15 +151,22 @@ def _read_model_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"model file {str(path)!r} does not exist; make one with fit(...).save(...) or `cellseg fit`"
         )
     try:
-        with safe_open(path, framework="pt") as file:
+        with under_utf8_name(path) as readable, safe_open(readable, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise ModelFileError(f"{path} is no readable model file ({error}); save the model again") from error
     if metadata.get("format") != _FORMAT:
         raise ModelFileError(
             f"{path} is a safetensors file of another program (format {metadata.get('format')!r}, "
             f"expected {_FORMAT!r}); use a file written by CellSegmenter.save"
+        )
+    # Files of the first version have no checksum; another key in its place is a damaged one.
+    if metadata.keys() - {"format", "description"} and metadata.get(_CHECKSUM) != _checksum(
+        tensors, metadata
+    ):
+        raise ModelFileError(
+            f"{path} is damaged (its checksum does not fit); copy it again or save the model again"
         )
     try:
         description = json.loads(metadata["description"])
@@ -167,6 +176,15 @@ def _read_model_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
     full = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
     return full, description
+
+
+def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """SHA-256 of all that the file holds: a changed byte of a weight would change results without a word."""
+    digest = hashlib.sha256(metadata.get("description", "").encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _half_precision(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,8 +7,10 @@ on by making the records that are missing, and memory or folder, one process or 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -18,7 +20,7 @@ from joblib import Parallel, delayed
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
-from cellsegmenter.files import in_one_go
+from cellsegmenter.files import in_one_go, named_errors
 
 __all__ = [
     "FolderStore",
@@ -186,7 +188,13 @@ class FolderStore:
 
     def new_image(self, name: str, shape: tuple[int, ...], dtype: Any) -> StoredImage:
         path = self.path / f"{name}.npy"
-        open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        try:
+            with named_errors(path, path):
+                open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+                _take_room(path)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         return StoredImage(path)
 
     def image(self, name: str) -> StoredImage | None:
@@ -195,6 +203,18 @@ class FolderStore:
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.npz"
+
+
+def _take_room(path: Path) -> None:
+    """Take the room of a whole file on the disk now: a mapped one that finds the disk full later ends the process."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with open(path, "r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some file systems cannot
+                raise
 
 
 class Task(NamedTuple):

@@ -9,7 +9,6 @@ inside them.  Whoever uses them should look at the picture of what was counted.
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,12 @@ import numpy as np
 
 from cellsegmenter.counting import CountedTile, count_objects
 from cellsegmenter.diameter import estimate_diameter
+from cellsegmenter.files import pasteable
 from cellsegmenter.learning import noise_scale_of
 from cellsegmenter.parameters import check_bounds_together
-from cellsegmenter.polarity import looks_dark_on_bright
+from cellsegmenter.polarity import Inverted, looks_dark_on_bright
 from cellsegmenter.preparation import prepare_image
-from cellsegmenter.validation import ImageView, check_images, check_number
+from cellsegmenter.validation import check_choice, check_images, check_number
 
 __all__ = ["SuggestedBounds", "suggest_bounds"]
 
@@ -67,6 +67,7 @@ class SuggestedBounds:
     object_diameter: float  # px of the user's images: circle of the mean area
     counted: tuple[CountedTile, ...]  # for the picture
     scales: tuple[float, ...]  # of each counted tile: working size over its own
+    polarity: Literal["auto", "dark"]  # of the objects; "auto" is bright in `fit`
     notes: tuple[str, ...]  # what the user should know, in words
 
     @property
@@ -79,8 +80,9 @@ class SuggestedBounds:
             "window_size": self.window_size,
             "max_objects": self.max_objects,
             "diameter": self.diameter,
+            "polarity": self.polarity,
         }
-        defaults = {"window_size": 80, "max_objects": None, "diameter": None}
+        defaults = {"window_size": 80, "max_objects": None, "diameter": None, "polarity": "auto"}
         return {
             name: value for name, value in chosen.items() if name not in defaults or value != defaults[name]
         }
@@ -99,21 +101,28 @@ class SuggestedBounds:
                 f"--{name.replace('_', '-')}",
                 *(f"{v:g}" if not isinstance(v, str) else v for v in values),
             ]
-        return shlex.join(words)
+        return pasteable(words)
 
 
-def suggest_bounds(X: Any, *, channel_axis: int | None = None, window_size: int = 80) -> SuggestedBounds:
+def suggest_bounds(
+    X: Any,
+    *,
+    channel_axis: int | None = None,
+    window_size: int = 80,
+    polarity: Literal["auto", "bright", "dark"] = "auto",
+) -> SuggestedBounds:
     """Propose the bounds of `CellSegmenter` from images without labels.
 
     Parameters
     ----------
     X : array-like or list of array-likes
-        As in `CellSegmenter.fit`: bright objects on a darker background.  Of many images 50 are looked at, evenly
-        spread; of large ones up to 16 tiles.
+        As in `CellSegmenter.fit`.  Of many images 50 are looked at, evenly spread; of large ones up to 16 tiles.
     channel_axis : int, optional
         Axis of the channels; by default images are grey.
     window_size : int, default=80
         Side of the windows that the model will work on, px.
+    polarity : {"auto", "bright", "dark"}, default="auto"
+        Whether objects are brighter or darker than what is around them; "auto" takes them for bright, as `fit` does.
 
     Returns
     -------
@@ -126,14 +135,17 @@ def suggest_bounds(X: Any, *, channel_axis: int | None = None, window_size: int 
         If nothing stands out from the background, or an image is not understood (see `CellSegmenter.fit`).
     """
     window = int(check_number("window_size", window_size, low=32, integer=True))
-    views, _ = check_images(X, channel_axis=channel_axis)
-    views = [views[i] for i in np.unique(np.linspace(0, len(views) - 1, _MAX_IMAGES).astype(int))]
+    images, _ = check_images(X, channel_axis=channel_axis)
+    check_choice("polarity", polarity, ("auto", "bright", "dark"))
+    dark = polarity == "dark"
+    chosen = [images[i] for i in np.unique(np.linspace(0, len(images) - 1, _MAX_IMAGES).astype(int))]
+    views: list[Any] = [Inverted(view) if dark else view for view in chosen]
     tiles = [count_objects(view) for view in views]
     areas = np.concatenate([tile.areas for own in tiles for tile in own])
     if not len(areas):
         raise ValueError(
-            f"X shows nothing that stands out from the background in {len(views)} image(s); check the channel, and "
-            "that objects are brighter than the background (subtract the image from its maximum otherwise)"
+            "X shows nothing that stands out from the background in any image; check the channel, and "
+            'that objects are brighter than the background (otherwise polarity="dark", --polarity dark)'
         )
     own_diameter = math.sqrt(4 / math.pi * areas.mean())
     scales = _scales(views, tiles, own_diameter)
@@ -166,13 +178,14 @@ def suggest_bounds(X: Any, *, channel_axis: int | None = None, window_size: int 
         object_diameter=own_diameter,
         counted=tuple(c.tile for c in counted),
         scales=tuple(c.scale for c in counted),
+        polarity="dark" if dark else "auto",
         notes=tuple(
             _notes(counted, len(areas), sum(looks_dark_on_bright(view) for view in views) / len(views))
         ),
     )
 
 
-def _scales(views: list[ImageView], tiles: list[list[CountedTile]], own_diameter: float) -> list[float]:
+def _scales(views: list[Any], tiles: list[list[CountedTile]], own_diameter: float) -> list[float]:
     """The working scale of each image: 1 if its objects suit the windows, else what makes them 16 px wide."""
     counts = np.array([sum(len(tile.areas) for tile in own) for own in tiles])
     # The mean of a few objects says little of an image's scale.
@@ -257,8 +270,8 @@ def _notes(counted: list[_Counted], n_objects: int, bright: float) -> list[str]:
     foreground = np.array([np.mean(c.tile.labels > 0) for c in counted])
     if bright > 0.5:
         notes.append(
-            f"{bright:.0%} of the images are mostly bright: if the objects are dark on a brighter background, subtract "
-            "the images from their maximum first, as the numbers mean nothing otherwise."
+            f"{bright:.0%} of the images are mostly bright: if the objects are dark on a brighter background, give "
+            'polarity="dark" (--polarity dark), as the numbers mean nothing otherwise.'
         )
     elif np.median(foreground) > 0.5:
         notes.append(

@@ -30,6 +30,12 @@ LAYOUTS = (
 )
 
 
+_OF_COLOURS = (
+    'of a colour image, cellsegmenter.io.read_image(path, channel="haematoxylin").array is the stain of nuclei in '
+    'tissue, and channel="grey" the brightness'
+)
+
+
 @dataclass(frozen=True)
 class ImageView:
     """One image as (C, H, W), read from its source when sliced; slices are float32, NaN where there are no data."""
@@ -126,7 +132,7 @@ def check_images(
         if n_channels is not None and image.shape[0] != n_channels:
             raise ValueError(
                 f"{image.name} has {image.shape[0]} channel(s) where {n_channels} are needed; "
-                "choose the channels, or set channel_axis to their axis"
+                f"{_remedy_for_channels(image, n_channels)}"
             )
     return images, _describe(images)
 
@@ -214,6 +220,25 @@ def _as_array(x: Any, name: str) -> Any:
     return x
 
 
+def _remedy_for_channels(image: ImageView, n_channels: int) -> str:
+    """What to do about an image that has another number of channels than the model."""
+    axis = image.axes[0]
+    if axis is None:
+        return "choose the channels, or set channel_axis to their axis (--channel 0,1)"
+    if n_channels > 1:
+        return "choose the channels that the model was fitted on, in the same order (--channel 0,1)"
+    index = ", ".join("0" if i == axis else ":" for i in range(len(image.source.shape)))
+    colour = f"; {_OF_COLOURS}" if _may_be_colours(image.source.shape[axis], image.source.dtype) else ""
+    return (
+        f"choose the channels: a single one, such as {image.name.partition('[')[0]}[{index}] without channel_axis "
+        f"(--channel 0){colour}"
+    )
+
+
+def _may_be_colours(n_channels: int, dtype: Any) -> bool:
+    return n_channels in (3, 4) and np.dtype(dtype) == np.uint8
+
+
 def _one_image(x: Any, channel_axis: int | None, name: str) -> ImageView:
     """The view of an array that is one image."""
     wanted = 2 if channel_axis is None else 3
@@ -231,9 +256,11 @@ def _images_of_array(X: Any, channel_axis: int | None) -> list[ImageView]:
     """The views of an array that is one image or a batch."""
     shape = tuple(X.shape)
     if channel_axis is None and len(shape) == 3 and 1 <= shape[-1] <= 4:
+        colour = f"; {_OF_COLOURS}" if _may_be_colours(shape[-1], X.dtype) else ""
         raise ValueError(
             f"X has shape {shape}, which looks like one image with {shape[-1]} channel(s) but would be read as "
-            f"{shape[0]} grey images; set channel_axis=-1 for an image with channels, or give a list of 2-D arrays"
+            f"{shape[0]} grey images; set channel_axis=-1 for an image with channels, take one as X[..., 0], or give a "
+            f"list of 2-D arrays{colour}"
         )
     n_spatial = 2 if channel_axis is None else 3
     if len(shape) == n_spatial:
@@ -281,9 +308,8 @@ def _axis(channel_axis: Any, ndim: int) -> int:
 
 def _check_finite(pixels: np.ndarray, name: str, corner: tuple[int, int] = (0, 0)) -> None:
     """Refuse what is infinite as float32; `corner` is the row and column of the image that `pixels` starts at."""
-    bad = (
-        np.abs(np.ma.getdata(pixels)) > np.finfo(np.float32).max
-    )  # slices are float32; NaN stands for no data
+    # Slices are float32; NaN stands for no data.
+    bad = np.abs(np.ma.getdata(pixels)) > np.finfo(np.float32).max
     bad &= ~np.ma.getmaskarray(pixels)
     if bad.any():
         first = np.argwhere(bad)[0]

@@ -47,5 +47,7 @@ def run_batch(
             failed.append(job)
     running.say(f"{len(jobs) - len(failed)} of {len(jobs)} images {done}")
     if failed:
-        names = "\n".join(f"  {job.image}" for job in failed)
+        names = "\n".join(
+            f"  {job.image}{'' if job.series is None else f', series {job.series}'}" for job in failed
+        )
         raise SomeFailed(f"{len(failed)} of {len(jobs)} images failed; the reasons are above:\n{names}")

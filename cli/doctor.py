@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from . import reporting
+
 if TYPE_CHECKING:
     from cellsegmenter.diagnosis import Finding
 
@@ -23,9 +25,9 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
     findings = diagnose()
     if as_json:
-        click.echo(json.dumps([finding._asdict() for finding in findings], indent=2))
+        reporting.answer(json.dumps([finding._asdict() for finding in findings], indent=2))
     else:
-        click.echo("\n".join(lines(findings)))
+        reporting.answer("\n".join(lines(findings)))
     if not all(finding.works for finding in findings):
         ctx.exit(1)
 

@@ -10,8 +10,11 @@ from typing import NamedTuple
 import click
 
 from . import options
+from .inputs import find_inputs
+from .masks import mask, masked, masks_of
 from .models import BUILT_IN, channel_axis, load_model
 from .outputs import check_outputs
+from .series import choose_inputs, read_inputs
 
 
 class Training(NamedTuple):
@@ -32,7 +35,8 @@ class Training(NamedTuple):
     n_steps: int | None
     batch_size: int | None
     learning_rate: float | None
-    diameter: float | str | None
+    diameter: float | str | tuple[float, ...] | None
+    polarity: str | None
     recognition: str | None
     recognition_steps: int | None
     checkpoint: Path | None
@@ -106,6 +110,7 @@ training = options.as_one(
         "with --start-from]",
     ),
     options.diameter,
+    options.learning_polarity,
     options.recognition,
     click.option(
         "--recognition-steps",
@@ -139,6 +144,7 @@ training = options.as_one(
     metavar="FILE|nuclei",
     help="Go on from this model, or from the built-in one, with its bounds where none are given.",
 )
+@mask
 @training
 @options.reading
 @options.running
@@ -146,6 +152,7 @@ def fit(
     images: tuple[Path, ...],
     output: Path,
     start_from: Path | None,
+    mask: Path | None,
     training: Training,
     reading: options.Reading,
     running: options.Running,
@@ -154,18 +161,20 @@ def fit(
 
     Density, area and object size are crude estimates of what a window holds; they need not be exact.
     """
-    from cellsegmenter import CellSegmenter, io
+    from cellsegmenter import CellSegmenter
 
     if output.suffix != ".safetensors":
         raise click.UsageError(f"{output} is a model and must end in .safetensors.")
     segmenter = CellSegmenter()
     if start_from is not None:
         segmenter = load_model(None if start_from == BUILT_IN else start_from).set_params(warm_start=True)
-    paths = io.expand_inputs(images)
-    check_outputs([output, *checkpoints(training.checkpoint)], paths)
+    paths = find_inputs(images, running.say)
+    chosen = choose_inputs(paths, reading)
+    masks = dict(zip(chosen, masks_of(mask, chosen), strict=True))
+    check_outputs([output, *checkpoints(training.checkpoint)], [*paths, *filter(None, masks.values())])
     started = time.perf_counter()
-    files = [(path, file) for path in paths for file in reading.images(path)]
-    for line in understood((path, file.interpretation) for path, file in files):
+    files = list(read_inputs(chosen, reading))
+    for line in understood((image.path, file.interpretation) for image, file in files):
         running.say(line)
     segmenter.set_params(
         **options.parameters(**training._asdict()),
@@ -176,7 +185,7 @@ def fit(
     )
     if training.checkpoint is not None and training.checkpoint.exists():
         running.say(f"going on with the training in {training.checkpoint}")
-    segmenter.fit([file.array for _, file in files]).save(output)
+    segmenter.fit([masked(file.array, masks[image]) for image, file in files]).save(output)
     running.say(f"trained in {time.perf_counter() - started:.0f} s; wrote {output}")
 
 

@@ -5,8 +5,8 @@ Nothing heavy is imported before a command runs, so that `cellseg --help` answer
 
 from __future__ import annotations
 
-import errno
 import warnings
+from typing import Any
 
 import click
 
@@ -17,18 +17,26 @@ from .fit import fit
 from .info import info
 from .predict import predict
 from .report import report
+from .streams import forgiving_streams
 from .suggest import suggest
 from .tune import tune
 
 
 class Commands(click.Group):
-    """A group whose commands end with one line, not a traceback, when the input is at fault."""
+    """A group whose commands end with one line, not a traceback, when the input is at fault.
+
+    Messages that cannot be printed end no command.
+    """
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        with forgiving_streams():
+            return super().main(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except reporting.COMPLAINTS as error:
-            if ctx.params["debug"] or getattr(error, "errno", None) == errno.EPIPE:
+            if ctx.params["debug"]:
                 raise
             reporting.logger.error(reporting.explain(error))
             raise click.ClickException(reporting.explain(error)) from error

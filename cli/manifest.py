@@ -24,6 +24,7 @@ def manifest(job: Job, result: Result, request: dict[str, Any], seconds: dict[st
 
     `request` is what was asked for: model, parameters and how the file was to be read.
     """
+    from cellsegmenter.files import path_text
     from cellsegmenter.provenance import software_versions
 
     first = result.images[0]
@@ -33,7 +34,8 @@ def manifest(job: Job, result: Result, request: dict[str, Any], seconds: dict[st
         "versions": software_versions(),
         "request": request,
         "image": {
-            "file": str(job.image.absolute()),
+            "file": path_text(job.image),
+            "series": job.series,
             "bytes": _size(job.image),
             "interpretation": planes + first.interpretation,
             "axes": result.axes if len(first.axes) == 2 else f"{result.images.axes}{first.axes}",
@@ -46,7 +48,7 @@ def manifest(job: Job, result: Result, request: dict[str, Any], seconds: dict[st
             | _seen(plane.seen)
             for i, plane in enumerate(result.planes)
         ],
-        "outputs": {kind: str(path.absolute()) for kind, path in job.files.items()},
+        "outputs": {kind: path_text(path) for kind, path in job.files.items()},
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
     }
 
@@ -75,13 +77,13 @@ def write_manifest(path: Path, content: dict[str, Any]) -> None:
     """Write beside, then rename; of earlier runs the records stay whose results are still there."""
     from cellsegmenter import io
 
-    replaced = {Path(file).name for file in content["outputs"].values()}
+    replaced = {file.name for file in _outputs(content).values()}
     earlier = []
     for record in _records(path):
         left = {
-            kind: file
-            for kind, file in record.get("outputs", {}).items()
-            if Path(file).name not in replaced and Path(file).exists()
+            kind: record["outputs"][kind]
+            for kind, file in _outputs(record).items()
+            if file.name not in replaced and file.exists()
         }
         if left:
             earlier.append({**record, "outputs": left})
@@ -96,7 +98,7 @@ def differences(path: Path, request: dict[str, Any], files: Collection[Path]) ->
     names = {file.name for file in files}
     differing = {}
     for record in _records(path):
-        made = names & {Path(file).name for file in record.get("outputs", {}).values()}
+        made = names & {file.name for file in _outputs(record).values()}
         others = _differences(record.get("request", {}), json.loads(json.dumps(request)))
         if made and others:
             differing[", ".join(sorted(made))] = others
@@ -105,7 +107,20 @@ def differences(path: Path, request: dict[str, Any], files: Collection[Path]) ->
 
 def earlier_files(path: Path) -> list[Path]:
     """Results of earlier runs that lie beside those of the last."""
-    return [Path(file) for record in _records(path)[1:] for file in record["outputs"].values()]
+    return [file for record in _records(path)[1:] for file in _outputs(record).values()]
+
+
+def is_recorded(job: Job) -> bool:
+    """Whether the manifest of a job speaks of all its files: a run that was cut short has written some of them."""
+    recorded = {file.name for record in _records(job.manifest) for file in _outputs(record).values()}
+    return all(path.name in recorded for path in job.files.values())
+
+
+def _outputs(record: dict[str, Any]) -> dict[str, Path]:
+    """The files of a record by kind."""
+    from cellsegmenter.files import path_from_text
+
+    return {kind: path_from_text(file) for kind, file in record.get("outputs", {}).items()}
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any, NamedTuple
 
 import click
 
-from . import options
+from . import options, reporting
 from .outputs import Job
 
+_LEAST_MEMORY = 2**29  # bytes, of Python and the networks
+_LONGEST_STEM = 100  # bytes; a name that tells images apart follows
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -35,6 +38,14 @@ class Memory(NamedTuple):
     max_memory: int  # bytes
     keep_graph: Path | None
 
+    def warn_of_too_little(self) -> None:
+        """Say so if no image can be done with as little memory."""
+        if self.max_memory < _LEAST_MEMORY:
+            reporting.warn(
+                f"--max-memory {_in_words(self.max_memory)} cannot be kept: Python and the networks need about "
+                f"{_in_words(_LEAST_MEMORY)} in any case; as much as possible is done on disk"
+            )
+
     def options(self, job: Job, plane: int) -> dict[str, Any]:
         """What `CellSegmenter.consensus` has to know to work on one plane of an image."""
         name = job.manifest.stem.removesuffix("_manifest")
@@ -47,13 +58,23 @@ class Memory(NamedTuple):
 
         # Named by the image and not by the result: another result of it has the same graph.  Images of one name may
         # come from several folders.
-        name = f"{job.image.stem}-{short_hash(str(job.image.resolve()))}-{plane}"
+        stem = os.fsencode(job.image.stem)[:_LONGEST_STEM].decode("utf-8", "ignore")
+        place = str(job.image.resolve()) + ("" if job.series is None else f" {job.series}")
+        name = f"{stem}-{short_hash(place)}-{plane}"
         return {"work_folder": self.keep_graph / name}
 
     def release(self, folder: Path | None) -> None:
         """Delete a folder that is not to be kept, once the results are written; None if memory did."""
         if folder is not None and self.keep_graph is None:
             shutil.rmtree(folder)
+
+
+def _in_words(size: int) -> str:
+    """A number of bytes as --max-memory takes it."""
+    for unit in reversed(UNITS):
+        if size >= UNITS[unit]:
+            return f"{size / UNITS[unit]:.3g}{unit}"
+    return f"{size} bytes"
 
 
 memory = options.as_one(

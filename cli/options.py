@@ -66,6 +66,27 @@ class NumberOr(click.ParamType):
         return number
 
 
+class NumbersOr(click.ParamType):
+    """A positive number, several with commas between them, or one of some words."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+        self.one = NumberOr(*words)
+        self.name = self.one.name
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | str | tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        if len(parts) == 1:
+            return self.one.convert(value, param, ctx)
+        if set(self.words) & set(parts):
+            self.fail(f"{value!r} mixes numbers and words; give one or the other.", param, ctx)
+        return tuple(float(self.one.convert(part, param, ctx)) for part in parts)
+
+
 class PositionOrAll(click.ParamType):
     """A position on an axis, counted from 0, or the word `all`."""
 
@@ -92,9 +113,16 @@ class NumberOrWord(click.ParamType):
             return str(value)
 
 
-class Reading(NamedTuple):
-    """How image files are to be read; the arguments of `cellsegmenter.io.read_images`."""
+# Options that say which images are meant, and not how they are read.
+WHICH = ("series", "well", "field")
 
+
+class Reading(NamedTuple):
+    """Which images of the files are meant, and how they are to be read, as `cellsegmenter.io.read_images` takes it."""
+
+    series: int | str | None
+    well: str | None
+    field: str | None
     axes: str | None
     channel: int | str | None
     z: int | str | None
@@ -103,11 +131,16 @@ class Reading(NamedTuple):
     level: int
     pixel_size: float | None = None  # µm
 
-    def images(self, path: Path) -> ImageStack:
-        """The image in a file, or its images, where a stack is taken plane by plane."""
+    def images(self, path: Path, series: int | None) -> ImageStack:
+        """The planes of an image that was chosen: one, or those of a stack that is taken plane by plane."""
         from cellsegmenter.io import read_images
 
-        return read_images(path, **self._asdict())
+        return read_images(path, series=series, **self.how)
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """How an image is read, whichever it is."""
+        return {name: value for name, value in self._asdict().items() if name not in WHICH}
 
 
 class Running(NamedTuple):
@@ -129,15 +162,25 @@ def position(name: str, text: str) -> Option:
 
 
 _READING = (
+    click.option(
+        "--series",
+        type=NumberOrWord(),
+        metavar="N|NAME|all",
+        help="The image of a file that holds several, counted from 0, or its name, or all; `cellseg info FILE` lists "
+        "them.",
+    ),
+    click.option("--well", metavar="A1,...|all", help="The wells of a plate."),
+    click.option("--field", metavar="N,...|all", help="The fields of the wells."),
     click.option("--axes", metavar="AXES", help="What the file's axes mean, such as YX, CYX, YXC or ZYX."),
     click.option(
         "--channel",
         type=NumberOrWord(),
-        metavar="N|NAME",
-        help="The channel to use, counted from 0, or its name in the file.",
+        metavar="N|NAME|...",
+        help="The channel to use, counted from 0, or its name in the file; several, such as 0,1, for a model of as "
+        "many; of a colour image also grey, haematoxylin, eosin or dab.",
     ),
     position("--z", "The slice of a z-stack to use, counted from 0, or all, each by itself."),
-    position("--t", "The time of a series to use, counted from 0, or all, each by itself."),
+    position("--t", "The time of a movie to use, counted from 0, or all, each by itself."),
     position("--page", "The page of a file that does not say what its pages are, counted from 0, or all."),
     click.option(
         "--level",
@@ -199,13 +242,26 @@ stride = click.option(
 
 diameter = click.option(
     "--diameter",
-    type=NumberOr("auto", "none"),
+    type=NumbersOr("auto", "none"),
     default=None,
-    metavar="PX|auto|none",
-    help="The objects' diameter in the image, which is rescaled to the model's working scale; none takes the image "
-    "as it is.",
+    metavar="PX,...|auto|none",
+    help="The objects' diameter in the image, which is rescaled to the model's working scale. Of several, such as "
+    "8,20, each is looked for, and what is found competes. none takes the image as it is.",
 )
 
+polarity = click.option(
+    "--polarity",
+    type=click.Choice(["auto", "bright", "dark"]),
+    help="Whether objects are brighter or darker than what is around them; auto lets a model with one pass look at "
+    "both, where it is not sure.  [default: the model's own]",
+)
+
+learning_polarity = click.option(
+    "--polarity",
+    type=click.Choice(["auto", "bright", "dark"]),
+    help="Whether objects are brighter or darker than what is around them; auto takes them for bright.  "
+    "[default: auto]",
+)
 
 recognition = click.option(
     "--recognition",
@@ -223,6 +279,13 @@ def given(**options: Any) -> dict[str, Any]:
 def parameters(**options: Any) -> dict[str, Any]:
     """The options that were given as the estimator's parameters, where the word none is None."""
     return {name: None if value == "none" else value for name, value in given(**options).items()}
+
+
+def word(value: Any) -> str:
+    """A value as an option takes it."""
+    if isinstance(value, tuple):
+        return ",".join(map(word, value))
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def say(message: str, quiet: bool) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from .options import Reading
 
 
@@ -18,8 +15,3 @@ def reading_words(reading: Reading) -> list[str]:
         if value is not None and (name, value) != ("level", 0):
             words += [f"--{name.replace('_', '-')}", str(value)]
     return words
-
-
-def pasteable(words: Iterable[object]) -> str:
-    """Words as a shell reads them again."""
-    return shlex.join(str(word) for word in words)

@@ -9,10 +9,13 @@ import click
 
 from . import options
 from .batch import run_batch
+from .inputs import find_inputs
+from .masks import mask, masks_of
 from .memory import Memory, memory
 from .models import load_model
-from .outputs import Kinds, check_outputs, check_packages, plan
+from .outputs import Kinds, Target, TargetPath, check_outputs, check_packages, plan
 from .results import stack
+from .series import choose_inputs
 from .work import Cutting, Work
 
 EXIT_CODES = (
@@ -24,10 +27,10 @@ EXIT_CODES = (
 class Saving(NamedTuple):
     """What is written, and where to."""
 
-    output: Path | None
+    output: Target | None
     save: tuple[str, ...]
     table: Path | None
-    overlay: Path | None
+    overlay: Target | None
 
 
 saving = options.as_one(
@@ -36,8 +39,9 @@ saving = options.as_one(
     click.option(
         "-o",
         "--output",
-        type=options.FILE,
-        help="Label image (TIFF), or the folder for all results.  [default: beside each image]",
+        type=TargetPath(),
+        help="Label image (TIFF), or the folder for all results; what ends in / is a folder. Images from several "
+        "folders go to folders of the same names in it.  [default: beside each image]",
     ),
     click.option(
         "--save",
@@ -54,7 +58,7 @@ saving = options.as_one(
         help="One table of all images, one row per object: .csv, .parquet or .h5ad (AnnData).",
     ),
     click.option(
-        "--overlay", type=options.FILE, help="Write a PNG of the outlines on the image, or a folder of them."
+        "--overlay", type=TargetPath(), help="Write a PNG of the outlines on the image, or a folder of them."
     ),
 )
 
@@ -88,6 +92,7 @@ cutting = options.as_one(
     options.samples,
     options.stride,
     options.diameter,
+    options.polarity,
     options.recognition,
 )
 
@@ -95,6 +100,7 @@ cutting = options.as_one(
 @click.command(epilog=EXIT_CODES)
 @click.argument("images", nargs=-1, required=True, type=options.FILE)
 @options.model
+@mask
 @saving
 @click.option("--skip-existing", is_flag=True, help="Leave images alone whose results are all there.")
 @click.option("--dry-run", is_flag=True, help="Say how files are understood and what would be written.")
@@ -112,6 +118,7 @@ cutting = options.as_one(
 def predict(
     images: tuple[Path, ...],
     model: Path | None,
+    mask: Path | None,
     saving: Saving,
     skip_existing: bool,
     dry_run: bool,
@@ -130,8 +137,12 @@ def predict(
         raise click.UsageError("Give --gamma or --gamma-abs, not both.")
     from cellsegmenter import io
 
-    inputs = io.expand_inputs(images)
-    jobs = plan(inputs, saving.output, saving.save, saving.overlay)
+    memory.warn_of_too_little()
+    inputs = find_inputs(images, running.say)
+    chosen = choose_inputs(inputs, reading)
+    masks = masks_of(mask, chosen)
+    jobs = plan(chosen, saving.output, saving.save, saving.overlay)
+    jobs = [job._replace(mask=of_job) for job, of_job in zip(jobs, masks, strict=True)]
     table = saving.table
     if table is not None:
         io.check_table_path(table)
@@ -140,12 +151,17 @@ def predict(
                 "--table would miss the images that --skip-existing leaves alone; use --save table."
             )
     outputs = [path for job in jobs for path in job.outputs] + ([table] if table else [])
-    check_outputs(outputs, inputs if model is None else [*inputs, model])
+    check_outputs(outputs, [*inputs, *filter(None, [model, *masks])])
     check_packages(saving.save)
     segmenter = load_model(model).set_params(
         device=running.device,
         verbose=not running.quiet and len(jobs) == 1,
-        **options.parameters(n_jobs=n_jobs, diameter=cutting.diameter, recognition=cutting.recognition),
+        **options.parameters(
+            n_jobs=n_jobs,
+            diameter=cutting.diameter,
+            polarity=cutting.polarity,
+            recognition=cutting.recognition,
+        ),
     )
     work = Work(
         segmenter,

@@ -7,8 +7,10 @@ from pathlib import Path
 import click
 
 from . import options
+from .inputs import find_inputs
 from .models import channel_axis, load_model
 from .outputs import check_outputs
+from .series import choose_inputs, read_inputs
 
 
 @click.command()
@@ -42,15 +44,15 @@ def report(
 
     MODEL is a file of `cellseg fit`; without it the report is of the built-in model.
     """
-    from cellsegmenter import io
+    from cellsegmenter.files import text_of
     from cellsegmenter.report import write_report
 
-    paths = io.expand_inputs(images)
+    paths = find_inputs(images, running.say)
     check_outputs([output], paths if model is None else [*paths, model])
-    files = [file for path in paths for file in reading.images(path)]
+    files = [file for _, file in read_inputs(choose_inputs(paths, reading), reading)]
     segmenter = load_model(model).set_params(device=running.device, random_state=running.seed)
     if files:
         segmenter.set_params(channel_axis=channel_axis(files[0]))
-    title = "The built-in nuclei model" if model is None else model.stem
+    title = "The built-in nuclei model" if model is None else text_of(model.stem)
     write_report(output, segmenter, images=[file.array for file in files], title=title)
     running.say(f"wrote {output}")

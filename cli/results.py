@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 class Seen(NamedTuple):
     """How the model saw an image, without its pixels."""
 
-    diameters: tuple[
-        float, ...
-    ]  # px of objects in the image that were looked for; nan if it was taken as it is
+    diameters: tuple[float, ...]  # px of objects that were looked for; nan if the image was taken as it is
     scales: tuple[float, ...]  # sizes at which it was seen, over its own
     notes: tuple[str, ...]  # what was done to it, in words
 
@@ -92,10 +90,11 @@ def collect(images: ImageStack, level: int, planes: list[Plane], segmenter: Cell
     return Result(images, level, planes, labels, stack(tables))
 
 
-def write_results(job: Job, result: Result, metadata: dict[str, Any]) -> None:
-    """Write all files of a job but the manifest."""
+def write_results(job: Job, result: Result, metadata: dict[str, Any]) -> Iterator[str]:
+    """Write all files of a job but the manifest, and tell of each kind when its file is complete."""
     for kind, path in job.files.items():
         WRITERS[kind](path, result, metadata)
+        yield kind
 
 
 def stack(tables: Sequence[Table]) -> Table:
@@ -118,8 +117,11 @@ def with_image(table: Table, name: str) -> Table:
 
 def describe(segmentation: Segmentation, seen: Seen, seconds: float, *, given: bool) -> str:
     """What was found, at which scale and resolution, which may have been given, and how long it took."""
+    from cellsegmenter.wording import counted
+
     resolution = segmentation.resolution
-    sizes = " and ".join(f"{diameter:.3g}" for diameter in seen.diameters)
+    *others, last = (f"{diameter:.3g}" for diameter in seen.diameters)
+    sizes = f"{', '.join(others)} and {last}" if others else last
     size = "" if seen.scales == (1.0,) else f", taken to be {sizes} px across"
     if not len(segmentation):
         return f"  no objects ({seconds:.1f} s){size}"
@@ -128,8 +130,9 @@ def describe(segmentation: Segmentation, seen: Seen, seconds: float, *, given: b
     chosen = "as given" if given else "the model's own"
     if resolution.chosen_by == "auto":
         chosen = "chosen automatically"
+    objects = counted(len(segmentation), "object")
     return (
-        f"  {len(segmentation)} objects{count} ({seconds:.1f} s){size}, at γ_abs = {resolution.absolute:.3g}, "
+        f"  {objects}{count} ({seconds:.1f} s){size}, at γ_abs = {resolution.absolute:.3g}, "
         f"{chosen}; in this image that is --gamma {resolution.gamma:.4g} ({resolution.method})"
     )
 

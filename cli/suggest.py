@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import options
+from . import options, reporting
+from .inputs import find_inputs
 from .models import channel_axis
 from .outputs import check_outputs
 from .pasting import reading_words
+from .series import choose_inputs, read_inputs
 
 if TYPE_CHECKING:
     from cellsegmenter.suggest import SuggestedBounds
@@ -35,42 +37,48 @@ if TYPE_CHECKING:
     metavar="PX",
     help="Side of a window.",
 )
+@options.learning_polarity
 @click.option("--json", "as_json", is_flag=True, help="Print the bounds as JSON.")
 @options.reading
 def suggest(
     images: tuple[Path, ...],
     picture: Path,
     window_size: int,
+    polarity: str | None,
     as_json: bool,
     reading: options.Reading,
 ) -> None:
     """Propose the bounds for `cellseg fit`, without labels.
 
-    Counts bright objects by a threshold and cuts at necks, and prints ranges around what it counted, in the
+    Counts objects by a threshold and cuts at necks, and prints ranges around what it counted, in the
     fit command that uses them. Look at the picture first: the bounds are as good as the outlines in it.
     """
-    from cellsegmenter import io
     from cellsegmenter.counting_picture import write_counting_picture
     from cellsegmenter.suggest import suggest_bounds
 
-    paths = io.expand_inputs(images)
+    paths = find_inputs(images, reporting.note)
     check_outputs([picture], paths)
-    files = [file for path in paths for file in reading.images(path)]
+    files = [file for _, file in read_inputs(choose_inputs(paths, reading), reading)]
     suggested = suggest_bounds(
-        [file.array for file in files], channel_axis=channel_axis(files[0]), window_size=window_size
+        [file.array for file in files],
+        channel_axis=channel_axis(files[0]),
+        window_size=window_size,
+        **options.given(polarity=polarity),
     )
     write_counting_picture(picture, suggested)
     command = suggested.command([*images, *reading_words(reading)])
     if as_json:
         found = {"parameters": suggested.parameters, "noise_scale": suggested.noise_scale, "command": command}
-        click.echo(json.dumps(found | {"notes": suggested.notes}, indent=2))
+        reporting.answer(json.dumps(found | {"notes": suggested.notes}, indent=2))
         return
-    click.echo("\n".join(explained(suggested)))
-    click.echo(f"  what was counted: {picture}\n\n{command}\n\n{suggested.constructor}")
+    reporting.answer("\n".join(explained(suggested)))
+    reporting.answer(f"  what was counted: {picture}\n\n{command}\n\n{suggested.constructor}")
 
 
 def explained(suggested: SuggestedBounds) -> list[str]:
     """The proposal in sentences."""
+    from cellsegmenter.wording import counted
+
     scale = suggested.scales[0]
     rescaled = ""
     if suggested.diameter == "auto":
@@ -80,7 +88,7 @@ def explained(suggested: SuggestedBounds) -> list[str]:
     low, high = suggested.object_size
     least, most = (100 * fraction for fraction in suggested.area)
     return [
-        f"counted {suggested.n_objects} objects in {suggested.n_images} image(s), on average "
+        f"counted {counted(suggested.n_objects, 'object')} in {counted(suggested.n_images, 'image')}, on average "
         f"{suggested.object_diameter:.1f} px across",
         f"  a window of {suggested.window_size} px{rescaled} holds {suggested.density[0]:g} to "
         f"{suggested.density[1]:g} objects, which cover {least:.2g} to {most:.2g} % of it",

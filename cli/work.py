@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from . import options, reporting
-from .manifest import differences, earlier_files, found, manifest, write_manifest
+from .manifest import differences, earlier_files, found, is_recorded, manifest, write_manifest
+from .masks import masked
 from .memory import Memory
-from .models import channel_axis
+from .models import take_channels
 from .outputs import Job
-from .results import Plane, Seen, collect, describe, with_image, write_results
+from .results import Plane, Result, Seen, collect, describe, with_image, write_results
 
 if TYPE_CHECKING:
     from cellsegmenter import CellSegmenter
@@ -33,14 +35,13 @@ class Cutting(NamedTuple):
     min_size: int | None
     samples: int | None
     stride: int | None
-    diameter: float | str | None
+    diameter: float | str | tuple[float, ...] | None
+    polarity: str | None
     recognition: str | None
 
 
 class Refusal(click.ClickException):
     """Why a --gamma does not suit an image, and which value does."""
-
-    exit_code = 2  # as for other options that cannot be used as given
 
     def __init__(self, image: Path, error: ResolutionError) -> None:
         fits = error.suggestion
@@ -65,6 +66,7 @@ class Work:
         skip_existing: bool,
         keep_tables: bool,
     ) -> None:
+        from cellsegmenter.files import path_text
         from cellsegmenter.provenance import model_hash
 
         self.built_in = model is None
@@ -77,11 +79,11 @@ class Work:
         self.keep_tables = keep_tables
         self.tables: list[Table] = []
         self.request = {
-            "model": "built-in" if model is None else str(model.absolute()),
+            "model": "built-in" if model is None else path_text(model),
             "model_sha256": model_hash(segmenter.model_, segmenter.recognition_, segmenter.intensity),
             "seed": running.seed,
             **cutting._asdict(),
-            **reading._asdict(),
+            **reading.how,
         }
 
     def segment(self, job: Job) -> None:
@@ -93,13 +95,7 @@ class Work:
         planes = [self._plane(job, image, number) for number, image in enumerate(images)]
         segmented = time.perf_counter()
         result = collect(images, self.reading.level, planes, self.segmenter)
-        write_results(job, result, self._metadata(job, result.segmentations))
-        written = time.perf_counter()
-        seconds = {"segment": segmented - started, "measure_and_write": written - segmented}
-        request = self._full_request()
-        write_manifest(job.manifest, manifest(job, result, request, seconds))
-        for files, others in differences(job.manifest, request, earlier_files(job.manifest)).items():
-            self.running.say(f"  left as it is, made with another {', '.join(others)}: {files}")
+        self._write(job, result, started, segmented)
         for plane in planes:
             self.memory.release(plane.work_folder)
         if self.keep_tables:
@@ -111,19 +107,41 @@ class Work:
         if self.skip_existing and self._is_done(job):
             return
         images = self._read(job)
+        masked(images[0].array, job.mask)
         planes = "" if len(images) == 1 else f", the first of {len(images)} planes"
         self.running.say(f"{job.image}: {images[0].interpretation}{planes}")
         self.running.say("\n".join(f"  would write {path}" for path in job.outputs))
 
+    def _write(self, job: Job, result: Result, started: float, segmented: float) -> None:
+        """Write all files of a job and the record of how they were made; should one fail, of those that are there."""
+        request = self._full_request(job)
+        finished: dict[str, Path] = {}
+
+        def record() -> None:
+            spent = {"segment": segmented - started, "measure_and_write": time.perf_counter() - segmented}
+            write_manifest(job.manifest, manifest(job._replace(files=finished), result, request, spent))
+
+        try:
+            for kind in write_results(job, result, self._metadata(job, result.segmentations)):
+                finished[kind] = job.files[kind]
+        except BaseException:  # also when the user ends it
+            if finished:
+                with suppress(OSError):  # the first failure is the one to tell of
+                    record()
+            raise
+        record()
+        for files, others in differences(job.manifest, request, earlier_files(job.manifest)).items():
+            self.running.say(f"  left as it is, made with another {', '.join(others)}: {files}")
+
     def _read(self, job: Job) -> ImageStack:
-        return self.reading.images(job.image)
+        return self.reading.images(job.image, job.series)
 
     def _is_done(self, job: Job) -> bool:
-        """Whether all results are there; warns if they were made in another way."""
-        if not all(path.exists() for path in job.files.values()):
+        """Whether all results are there and recorded; warns if they were made in another way."""
+        if not (all(path.exists() for path in job.outputs) and is_recorded(job)):
             return False
         self.running.say(f"{job.image}: skipped, its results are there")
-        for files, others in differences(job.manifest, self._full_request(), job.files.values()).items():
+        for files, others in differences(job.manifest, self._full_request(job), job.files.values()).items():
             reporting.warn(
                 f"made with another {', '.join(others)}: {files} of {job.image}; delete what should be made again"
             )
@@ -133,20 +151,25 @@ class Work:
         """Segment one plane, and say what was found."""
         started = time.perf_counter()
         self.running.say(f"{job.image}: {image.interpretation}")
-        self.segmenter.set_params(channel_axis=channel_axis(image))
+        take_channels(self.segmenter, image, job.image)
         cutting, memory = self.cutting, self.memory.options(job, number)
         was_there = memory["work_folder"].exists()
-        consensus = self.segmenter.consensus(
-            image.array,
-            random_state=self.running.seed,
-            **memory,
-            **options.given(n_samples=cutting.samples, stride=cutting.stride),
-        )
+        pixels = masked(image.array, job.mask)
+        with reporting.warnings_about(str(job.image)):
+            consensus = self.segmenter.consensus(
+                pixels,
+                random_state=self.running.seed,
+                **memory,
+                **options.given(n_samples=cutting.samples, stride=cutting.stride),
+            )
         if was_there and consensus.work_folder is not None:
             self.running.say(f"  went on from what {consensus.work_folder} held")
         segmentation = self._cut(job, consensus)
         seen = Seen.of(consensus)
-        self.running.say("\n".join(f"  {note}" for note in seen.notes))
+        # Of a single image the estimator has said its notes already; the log file has all of them.
+        said = self.running.quiet or self.segmenter.verbose
+        for note in seen.notes:
+            options.say(f"  {note}", said)
         given = cutting.gamma is not None or cutting.gamma_abs is not None
         self.running.say(describe(segmentation, seen, time.perf_counter() - started, given=given))
         return Plane(segmentation, seen, consensus.work_folder)
@@ -170,8 +193,9 @@ class Work:
         first = found(segmentations[0]) if len(segmentations) == 1 else {}
         return {"image": job.name, "model": self.segmenter.card_["name"], **first}
 
-    def _full_request(self) -> dict[str, Any]:
+    def _full_request(self, job: Job) -> dict[str, Any]:
         """What was asked for, with the model's own values for what was not, and where and how widely it ran."""
+        from cellsegmenter.files import path_text
         from cellsegmenter.serialization import plain_value
 
         own = {name: plain_value(value) for name, value in self.segmenter.get_params().items()}
@@ -180,10 +204,15 @@ class Work:
             "stride",
             "recognition",
             "diameter",
+            "polarity",
             "min_size",
             "resolution",
             "intensity",
             "device",
             "n_jobs",
         }
-        return {**self.request, "model_parameters": {name: own[name] for name in sorted(unsaid)}}
+        return {
+            **self.request,
+            "mask": None if job.mask is None else path_text(job.mask),
+            "model_parameters": {name: own[name] for name in sorted(unsaid)},
+        }

@@ -746,7 +746,11 @@ def object_signal_by_cells(planes: Sequence[np.ndarray], background: float, nois
     if len(signals) < 8:
         return math.inf
     log = np.log(np.minimum(signals, np.percentile(signals, 94)))
-    bright = [s for s, of_it in zip(signals, log, strict=True) if log.min() == log.max() or of_it > threshold_otsu(log)]
+    bright = [
+        s
+        for s, of_it in zip(signals, log, strict=True)
+        if log.min() == log.max() or of_it > threshold_otsu(log)
+    ]
     return float(np.percentile(bright, 75)) if len(bright) >= 8 else math.inf
 
 
@@ -764,7 +768,9 @@ def rescaled_by_weights(
     return new
 
 
-def best_of_views_by_loop(view: np.ndarray, score: np.ndarray, overlap: np.ndarray, threshold: float) -> list[int]:
+def best_of_views_by_loop(
+    view: np.ndarray, score: np.ndarray, overlap: np.ndarray, threshold: float
+) -> list[int]:
     """Candidates from the best to the worst; one falls if it overlaps one that was kept and is of another view."""
     kept: list[int] = []
     for k in np.argsort(-score, kind="stable"):

@@ -229,6 +229,21 @@ def test_rb_by_component_reaches_leidenalg_on_the_whole_graph(few, gamma):
     assert same_objects(ours, theirs) > 0.98
 
 
+@pytest.mark.parametrize("method", ["cpm", "rb"])
+def test_both_solvers_agree(few, method):
+    consensus = build_consensus(few, cutoff_distance=8)
+    ours, theirs = (
+        consensus.cut(AbsoluteResolution(0.3), method=method, solver=solver)
+        for solver in ("igraph", "leidenalg")
+    )
+    assert len(ours) > 1
+    assert same_objects(ours.labels, theirs.labels) > 0.98
+    again = consensus.cut(AbsoluteResolution(0.3), method=method, solver="leidenalg", random_state=0)
+    np.testing.assert_array_equal(again.labels, theirs.labels)
+    with pytest.raises(ValueError, match="solver='louvain'"):
+        consensus.cut(solver="louvain")
+
+
 def test_pruned_pixels_are_alone_in_the_whole_graph_optimum(few):
     graph = make_graph(few)
     weights, threshold = all_weights(graph), 0.4

@@ -580,8 +580,19 @@ def test_weights_of_another_model_are_refused(trained, tmp_path):
     with safe_open(path, framework="pt") as file:
         tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
     tensors.popitem()
+    del metadata["sha256"]  # as files of earlier versions
     save_file(tensors, path, metadata=metadata)
     with pytest.raises(ModelFileError, match="Missing key"):
+        CellSegmenter.load(path)
+
+
+def test_a_changed_weight_is_noticed(trained, tmp_path):
+    path = tmp_path / "model.safetensors"
+    trained.save(path)
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match="damaged"):
         CellSegmenter.load(path)
 
 

@@ -93,9 +93,7 @@ class Lazy:
 
 
 def test_pixels_of_lazy_arrays_are_checked_when_read(trained):
-    with pytest.raises(
-        ValueError, match=r"X\[1\] contains infinity: 1 pixels, the first at \(0, 7, 9\)"
-    ):
+    with pytest.raises(ValueError, match=r"X\[1\] contains infinity: 1 pixels, the first at \(0, 7, 9\)"):
         trained.predict(Lazy(np.stack([NOISE, with_pixel(np.inf)])))
 
 

@@ -102,9 +102,7 @@ def test_a_piece_of_an_image_has_the_same_fills_as_the_whole(image):
     np.testing.assert_array_equal(part, whole[50:140, 3:99])
     # Rows and columns beyond the image are those at its edge.
     padded = np.pad(filled, [(0, 0), (4, 4), (4, 4)], mode="edge")
-    np.testing.assert_array_equal(
-        fill.mask(padded, [(-4, 260), (-4, 260)]), np.pad(whole, 4, mode="edge")
-    )
+    np.testing.assert_array_equal(fill.mask(padded, [(-4, 260), (-4, 260)]), np.pad(whole, 4, mode="edge"))
 
 
 # --- what a camera saw --------------------------------------------------------------------------------
@@ -160,7 +158,9 @@ def constant(image: np.ndarray) -> np.ndarray:
 
 def in_the_dark(image: np.ndarray) -> np.ndarray:
     """A few objects, and not one count elsewhere."""
-    return np.where(gaussian_filter(np.float64(discs_on_grey(SHAPE, n_discs=5, noise=0)), 2) > 205, image - 190, 0)
+    return np.where(
+        gaussian_filter(np.float64(discs_on_grey(SHAPE, n_discs=5, noise=0)), 2) > 205, image - 190, 0
+    )
 
 
 @pytest.mark.parametrize("step", [1, 2])

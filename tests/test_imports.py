@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    {"types", "files", "packages", "region"},
+    {"types", "files", "packages", "region", "wording"},
     {"store"},
     {"workspace"},
     {

@@ -121,6 +121,17 @@ class TestTables:
         np.testing.assert_array_equal(data.obs["area"], table["area"])
         assert data.obs["image"].dtype == "category"
 
+    def test_rows_of_anndata_are_named_by_the_planes_that_there_are(self, table):
+        pytest.importorskip("anndata")
+        several = {"image": table["image"], "z": np.array([0, 3, 3, np.nan])} | table
+        assert io.to_anndata(several).obs_names.tolist() == [
+            "a.tif-z0-1",
+            "a.tif-z3-2",
+            "a.tif-z3-3",
+            "b.tif-4",
+        ]
+        assert io.to_anndata({"t": np.arange(4)} | table).obs_names[1] == "a.tif-t1-2"
+
     def test_an_image_without_objects(self, tmp_path, table):
         anndata = pytest.importorskip("anndata")
         io.write_table(tmp_path / "none.h5ad", {name: column[:0] for name, column in table.items()})

@@ -38,6 +38,13 @@ def test_little_memory_gives_the_same_files_and_leaves_no_folder(run):
     assert not list(results[1][1].glob("*work*"))
 
 
+def test_too_little_memory_is_said(run):
+    done, _ = run("a", "--gamma-abs", "0.3", "--max-memory", "100M")
+    assert "--max-memory 100M cannot be kept: Python and the networks need about 512M" in done.output
+    done, _ = run("b", "--gamma-abs", "0.3", "--max-memory", "1G")
+    assert "cannot be kept" not in done.output
+
+
 def test_a_folder_of_that_name_is_left_alone_if_memory_does(run, tmp_path):
     mine = tmp_path / "a" / "labels-0_work" / "thesis.txt"
     mine.parent.mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from cellsegmenter.model.coders import (
     ObjectEncoder,
 )
 from cellsegmenter.model.config import PRESETS, ModelConfig, grid_level_for, preset_of
-from cellsegmenter.model.device import autocast_for, resolve_device
+from cellsegmenter.model.device import autocast_for, resolve_device, threads_for
 from cellsegmenter.model.posterior import gaussian_posterior
 from cellsegmenter.model.proposals import ProposalHead
 from cellsegmenter.model.rendering import render
@@ -520,3 +521,53 @@ def test_posteriors_start_well_inside_the_prior_and_are_never_certain():
     posterior = gaussian_posterior(raw, raw)
     assert {posterior.mean.dtype, posterior.std.dtype} == {torch.float32}
     torch.testing.assert_close(posterior.std, torch.tensor([0.1012, 1e-3, 57.751]), rtol=1e-3, atol=0)
+
+
+def test_threads_follow_the_work():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        for n_pixels, expected in ((128**2, 1), (1024**2, 4), (768**2, 2), (4096**2, 4)):
+            with threads_for(n_pixels):
+                assert torch.get_num_threads() == expected
+        with pytest.raises(ZeroDivisionError), threads_for(1):
+            raise ZeroDivisionError
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_work_that_overlaps_leaves_the_threads_as_they_were():
+    """The second begins within the first, and ends after it."""
+    before = torch.get_num_threads()
+    first_is_at_work, second_is_at_work = threading.Event(), threading.Event()
+    found = []
+
+    def first_work():
+        with threads_for(1):
+            first_is_at_work.set()
+            second_is_at_work.wait(10)
+
+    def second_work():
+        first_is_at_work.wait(10)
+        with threads_for(1):
+            second_is_at_work.set()
+            first.join()
+        found.append(torch.get_num_threads())
+
+    def later():
+        found.append(torch.get_num_threads())
+
+    try:
+        torch.set_num_threads(4)
+        first, second = threading.Thread(target=first_work), threading.Thread(target=second_work)
+        first.start()
+        second.start()
+        second.join()
+        new = threading.Thread(target=later)
+        new.start()
+        new.join()
+        assert found == [4, 4]
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)

@@ -19,6 +19,7 @@ from reference import (
     witness_by_pairs,
 )
 
+from cellsegmenter import CellSegmenter
 from cellsegmenter.consensus import AbsoluteResolution
 from cellsegmenter.model.structured_vae import StructuredVAE
 from cellsegmenter.provenance import model_hash
@@ -422,7 +423,9 @@ def test_samples_are_segmentations_of_the_whole_image(disc_model, scale):
     image, truth = scene()
     factor = round(1 / scale)
     image, truth = (np.kron(plane, np.ones((factor, factor), plane.dtype)) for plane in (image, truth))
-    found = image_posterior(disc_model, seen_of(image, DIAMETER / scale), RecognitionSettings(5, seed=3), Workspace())
+    found = image_posterior(
+        disc_model, seen_of(image, DIAMETER / scale), RecognitionSettings(5, seed=3), Workspace()
+    )
     n = len(found.probability)
     assert found.image_shape == image.shape
     assert found.presence.shape == (n, 5)
@@ -568,3 +571,20 @@ def test_an_image_without_objects(disc_model):
     # Samples know nothing of objects that nothing proposes, so that there may be one.
     assert consensus.count_interval() == (0, 1)
     assert found.z_what.shape == (0, 3)
+
+
+def test_a_small_image_is_seen_by_one_thread(nuclei, monkeypatch):
+    seen = []
+
+    def threads(*arguments, original=candidates_module.propose):
+        seen.append(torch.get_num_threads())
+        return original(*arguments)
+
+    monkeypatch.setattr(candidates_module, "propose", threads)
+    torch.set_num_threads(2)
+    try:
+        CellSegmenter.pretrained().predict(nuclei[0])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert set(seen) == {1}

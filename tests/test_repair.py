@@ -59,7 +59,9 @@ def test_fills_become_nan(image):
     filled = image.copy()
     filled[:, :20] = 0
     repaired = repair_image(filled)
-    assert repaired.notes == (f"{0.1 + 2 / 200:.1%} of the pixels are of exactly one value, in pieces: taken for no data",)
+    assert repaired.notes == (
+        f"{0.1 + 2 / 200:.1%} of the pixels are of exactly one value, in pieces: taken for no data",
+    )
     assert np.isnan(repaired[:, :20]).all()
     np.testing.assert_array_equal(repaired[:, 20:], image[:, 20:])
 
@@ -69,7 +71,11 @@ def test_pixels_that_are_nan_or_masked_are_left_out(image):
     hole[50:90, 60:100] = True
     as_nan = np.where(hole, np.nan, image[0])
     words = (f"{hole.mean():.0%} of the pixels are NaN or masked, and left out",)
-    for holes in (as_nan, np.ma.masked_array(image[0], hole), np.ma.masked_invalid(np.where(hole, np.inf, image[0]))):
+    for holes in (
+        as_nan,
+        np.ma.masked_array(image[0], hole),
+        np.ma.masked_invalid(np.where(hole, np.inf, image[0])),
+    ):
         (view,), _ = check_images(holes)
         repaired = repair_image(view)
         assert repaired.notes == words
@@ -145,7 +151,7 @@ def vignette(rows, columns):
 
 
 def haze(rows, columns):
-    return 400 * np.exp(-np.hypot(rows - 80, columns - 150) ** 2 / 2 / 50**2)
+    return 400 * np.exp(-(np.hypot(rows - 80, columns - 150) ** 2) / 2 / 50**2)
 
 
 @pytest.mark.parametrize("light", [step, corner, tissue, vignette, haze])
@@ -276,7 +282,9 @@ class Lazy:
 
 def test_a_large_array_is_read_in_parts(monkeypatch):
     monkeypatch.setattr(repair, "_OVERVIEW", 2**14)
-    image = np.tile(discs_on_grey((225, 250), n_discs=40), (2, 4, 4)) + 0.3 * np.arange(1000, dtype=np.float32)
+    image = np.tile(discs_on_grey((225, 250), n_discs=40), (2, 4, 4)) + 0.3 * np.arange(
+        1000, dtype=np.float32
+    )
     image[:, :100] = 0
     lazy = Lazy(image)
     repaired = repair_image(lazy)

@@ -219,7 +219,9 @@ def crowded_view(n: int, radius: float, seed: int) -> Candidates:
 @pytest.mark.parametrize("seed", range(3))
 def test_of_several_views_the_better_candidate_stays(sizes, seed):
     calibration = Calibration.usual()
-    views = [crowded_view(n, radius, 10 * seed + radius) for n, radius in zip(sizes, (4, 9, 20), strict=False)]
+    views = [
+        crowded_view(n, radius, 10 * seed + radius) for n, radius in zip(sizes, (4, 9, 20), strict=False)
+    ]
     found = best_of_views(views, calibration)
     stars = Stars(*(np.concatenate(part) for part in zip(*(view.stars for view in views), strict=True)))
     z_what = np.concatenate([view.z_what for view in views])

@@ -274,7 +274,12 @@ def test_the_user_is_warned_of_doubts(built_in, monkeypatch):
 def test_no_scale_is_looked_for_where_a_diameter_is_given(built_in, model, monkeypatch):
     monkeypatch.setattr(scale_search._Search, "_look", lambda *_: pytest.fail("it looked at the image"))
     image, _ = field(12, size=120, count=15)
-    for diameter, expected in ((13, (13,)), (None, (math.nan,)), ((20, 8.5), (8.5, 20)), (np.array([9]), (9,))):
+    for diameter, expected in (
+        (13, (13,)),
+        (None, (math.nan,)),
+        ((20, 8.5), (8.5, 20)),
+        (np.array([9]), (9,)),
+    ):
         seen = see(model, image[None], diameter, "auto")
         np.testing.assert_equal(seen.diameters, expected)
         assert seen.doubts == ()
@@ -295,7 +300,9 @@ def test_without_a_network_to_ask_the_classical_estimate_is_taken(trained, monke
 
 def test_diameters_are_checked():
     assert check_diameter(12) == (12.0,)
-    assert check_diameter([30, 8]) == check_diameter((8, 30)) == check_diameter(np.array([8, 30])) == (8.0, 30.0)
+    assert (
+        check_diameter([30, 8]) == check_diameter((8, 30)) == check_diameter(np.array([8, 30])) == (8.0, 30.0)
+    )
     assert math.isnan(*check_diameter(None))
     for wrong, message in (
         ("large", "diameter='large' is unknown"),

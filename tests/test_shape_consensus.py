@@ -369,8 +369,21 @@ def test_an_image_without_shapes_has_no_objects(stars, resolution):
     assert consensus.sample_agreement()(segmentation.labels) == 1
 
 
+@pytest.mark.parametrize("method", ["cpm", "rb"])
+def test_both_solvers_agree(method):
+    consensus = consensus_of(random_posterior(3))
+    ours, theirs = (
+        consensus.cut(AbsoluteResolution(0.4), method=method, min_size=1, solver=solver)
+        for solver in ("igraph", "leidenalg")
+    )
+    assert len(ours) > 3
+    np.testing.assert_array_equal(ours.labels, theirs.labels)
+
+
 def test_bad_input_is_refused():
     posterior = whole_or_halves(6)
+    with pytest.raises(ValueError, match="solver"):
+        consensus_of(posterior).cut(solver="louvain")
     with pytest.raises(ValueError, match="same number of candidates"):
         consensus_of(posterior._replace(order=np.arange(2)))
     with pytest.raises(ValueError, match="no samples"):

@@ -1,5 +1,6 @@
 """Segmenting piece by piece, in a folder: the same labels as in memory, also after being killed."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -209,6 +210,21 @@ def test_a_record_that_fails_leaves_nothing_behind(tmp_path):
     with pytest.raises(ZeroDivisionError):
         run_tasks(store, [Task("bad", lambda _: {"x": np.array(1 / 0)}, (), ())])
     assert [path.name for path in store.path.iterdir()] == ["manifest.json"]
+
+
+def test_an_image_takes_its_room_at_once(tmp_path, monkeypatch):
+    store = FolderStore(tmp_path / "work", {})
+    image = store.new_image("labels", (512, 512), np.int32)
+    if hasattr(os, "posix_fallocate"):
+        assert image.path.stat().st_blocks * 512 >= 2**20
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match=r"No space left on device: .*more\.npy"):
+        store.new_image("more", (512, 512), np.int32)
+    assert store.image("more") is None
 
 
 SCRIPT = """

@@ -175,8 +175,8 @@ class TestSuggestBounds:
     def test_inverted_images_are_noticed(self, made):
         notes = suggest_bounds(1 - make_blobs(4, random_state=0).images).notes
         assert [note for note in notes if "bright" in note] == [
-            "100% of the images are mostly bright: if the objects are dark on a brighter background, subtract the "
-            "images from their maximum first, as the numbers mean nothing otherwise."
+            "100% of the images are mostly bright: if the objects are dark on a brighter background, give "
+            'polarity="dark" (--polarity dark), as the numbers mean nothing otherwise.'
         ]
         assert not any(
             "bright" in note for note in suggest_bounds(make_blobs(4, random_state=0).images).notes

@@ -10,7 +10,7 @@ from cellsegmenter.consensus.graph import EdgeRule
 from cellsegmenter.consensus.labels import label_canvas
 from cellsegmenter.consensus.membership import canonical, found_record, instances_of_record, join_instances
 from cellsegmenter.consensus.regions import draw_squares, stack_regions
-from cellsegmenter.consensus.resolution import Method, choose_resolution
+from cellsegmenter.consensus.resolution import Method, Solver, choose_resolution
 from cellsegmenter.consensus.work import GraphWork, all_boxes
 from cellsegmenter.store import MemoryStore, Store
 from cellsegmenter.types import Instances
@@ -33,6 +33,7 @@ def best_resolution(
     min_size: int,
     min_foreground: float,
     random_state: int,
+    solver: Solver = "igraph",
 ) -> tuple[float, float]:
     """γ_abs of the best agreement, and the agreement.
 
@@ -50,7 +51,7 @@ def best_resolution(
 
     def labels(absolute: float) -> np.ndarray:
         canvas = np.zeros(height * width, dtype=np.int64)
-        objective = work.objective(absolute, method)
+        objective = work.objective(absolute, method, solver)
         for pieces in graph:
             pixel, community = solve_graph(pieces, objective, random_state=random_state)
             canvas[pixel] = community + 1

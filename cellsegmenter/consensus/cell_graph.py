@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from cellsegmenter.consensus.communities import Objective, quality, solve_pieces
-from cellsegmenter.consensus.resolution import Method, mean_pair_weight
+from cellsegmenter.consensus.resolution import Method, Solver, mean_pair_weight
 from cellsegmenter.consensus.visible import Visible
 
 __all__ = ["CellGraph", "cell_graph", "co_membership"]
@@ -41,17 +41,17 @@ class CellGraph:
         """Over all pairs of pixels."""
         return mean_pair_weight(float(self.strength.sum()), int(self.size.sum()))
 
-    def communities(self, absolute: float, method: Method, random_state: int) -> np.ndarray:
+    def communities(
+        self, absolute: float, method: Method, random_state: int, solver: Solver = "igraph"
+    ) -> np.ndarray:
         """(n,) int community of each cell at γ_abs; -1 for pixels that are worth more apart.
 
         All components are solved at once, which is faster than one by one: igraph is called once.
         """
-        objective = self._objective(absolute, method)
+        objective = self._objective(absolute, method)._replace(solver=solver)
         weight = self.strength if objective.use_strength else self.size
         n = len(self.size)
-        community = solve_pieces(
-            self.edges, np.array([0, n]), np.arange(n), weight, objective.threshold, random_state
-        )
+        community = solve_pieces(self.edges, np.array([0, n]), np.arange(n), weight, objective, random_state)
         worth = quality(self.edges, self.inside, self.size, weight, community, objective.threshold)
         return np.where(worth < 0, -1, community)
 

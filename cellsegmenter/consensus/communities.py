@@ -11,7 +11,8 @@ A vertex of several merged pixels has the sum of their weights a.  The solver ca
 Q < 0 comes apart into its pixels afterwards, which is worth 0.  (At γ_abs above 1 all of them do, as no pair
 weighs more than 1.)
 
-The solver is igraph's, which reaches leidenalg's objective some ten times faster.
+The solver is igraph's, which reaches leidenalg's objective some ten times faster.  leidenalg, the published solver,
+can be chosen instead, to compare.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from threading import Lock
 from typing import NamedTuple
 
 import igraph
+import leidenalg
 import numpy as np
 from scipy import sparse
 
 from cellsegmenter.consensus.edges import edge_unit
 from cellsegmenter.consensus.pieces import Pieces
+from cellsegmenter.consensus.resolution import Solver
 
 __all__ = ["Objective", "leiden_communities", "quality", "solve_graph", "solve_pieces"]
 
@@ -42,6 +45,7 @@ class Objective(NamedTuple):
 
     threshold: float  # θ: γ_abs for CPM; for RB γ / 2m, with m of the whole graph
     use_strength: bool = False  # weigh pixels by their strength (RB) instead of equally (CPM)
+    solver: Solver = "igraph"
 
 
 def solve_graph(
@@ -68,7 +72,7 @@ def solve_graph(
     )
     weight = pieces.strength * unit if objective.use_strength else pieces.size
     first = pieces.first_pixel
-    community = solve_pieces(edges, pieces.start, first, weight, objective.threshold, random_state)
+    community = solve_pieces(edges, pieces.start, first, weight, objective, random_state)
     kept = np.ones(len(community), dtype=bool)
     for piece in np.flatnonzero(np.isfinite(pieces.square[:, 0, 0])):
         here = slice(pieces.start[piece], pieces.start[piece + 1])
@@ -81,8 +85,15 @@ def solve_graph(
     return pieces.pixels[of_pixel], name[of_pixel]
 
 
-def leiden_communities(edges: sparse.csr_array, node_weight: np.ndarray, threshold: float) -> np.ndarray:
-    """Communities of one graph; draws from igraph's current random generator.
+def leiden_communities(
+    edges: sparse.csr_array,
+    node_weight: np.ndarray,
+    threshold: float,
+    *,
+    solver: Solver = "igraph",
+    seed: int = 0,
+) -> np.ndarray:
+    """Communities of one graph.
 
     Parameters
     ----------
@@ -90,6 +101,9 @@ def leiden_communities(edges: sparse.csr_array, node_weight: np.ndarray, thresho
     node_weight : (n,) array
     threshold : float
         θ of the objective.
+    solver : {"igraph", "leidenalg"}
+    seed : int
+        Of leidenalg; igraph draws from its current random generator.
 
     Returns
     -------
@@ -105,7 +119,19 @@ def leiden_communities(edges: sparse.csr_array, node_weight: np.ndarray, thresho
         zip(first[i : i + _PAIRS].tolist(), edges.indices[i : i + _PAIRS].tolist(), strict=True)
         for i in pieces
     )
-    found = igraph.Graph(n, edges=pairs).community_leiden(
+    graph = igraph.Graph(n, edges=pairs)
+    if solver == "leidenalg":
+        partition = leidenalg.find_partition(
+            graph,
+            leidenalg.CPMVertexPartition,
+            weights=edges.data.tolist(),
+            node_sizes=node_weight.tolist(),
+            resolution_parameter=threshold,
+            n_iterations=_ITERATIONS,
+            seed=seed,
+        )
+        return np.asarray(partition.membership)
+    found = graph.community_leiden(
         objective_function="CPM",
         weights=edges.data,
         node_weights=node_weight.tolist(),
@@ -120,10 +146,11 @@ def solve_pieces(
     start: np.ndarray,
     first_pixel: np.ndarray,
     node_weight: np.ndarray,
-    threshold: float,
+    objective: Objective,
     random_state: int,
 ) -> np.ndarray:
     """(n,) community of each vertex, named after the place of its first vertex."""
+    threshold = objective.threshold
     linked, start, edges = _prune(edges, start, node_weight, threshold)
     node_weight = node_weight[linked]
     community = np.arange(len(first_pixel))  # alone, until the solver says otherwise
@@ -134,7 +161,13 @@ def solve_pieces(
             members = linked[low:high]
             generator.seed(f"{random_state} {first_pixel[members[0]]}")
             part = sparse.csr_array(edges[low:high, low:high])
-            local = leiden_communities(part, node_weight[low:high], threshold)
+            local = leiden_communities(
+                part,
+                node_weight[low:high],
+                threshold,
+                solver=objective.solver,
+                seed=generator.getrandbits(31) if objective.solver == "leidenalg" else 0,
+            )
             community[members] = members[np.unique(local, return_index=True)[1]][local]
     return community
 

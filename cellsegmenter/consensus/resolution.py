@@ -23,6 +23,7 @@ __all__ = [
     "Method",
     "Resolution",
     "ResolutionError",
+    "Solver",
     "check_resolution",
     "choose_resolution",
     "mean_pair_weight",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 Method = Literal["cpm", "rb"]
+Solver = Literal["igraph", "leidenalg"]
 
 # Below 0.02 everything that touches is one object; above 0.9 only pixels that every sample agrees on remain.
 _GRID = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.37, 0.45, 0.55, 0.65, 0.77, 0.9)

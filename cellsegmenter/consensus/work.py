@@ -13,7 +13,7 @@ from cellsegmenter.consensus.edges import edge_unit
 from cellsegmenter.consensus.graph import EdgeRule, load_graph
 from cellsegmenter.consensus.membership import gather_pixels
 from cellsegmenter.consensus.pieces import Pieces, assemble, pieces_of_record, pieces_record
-from cellsegmenter.consensus.resolution import Method, mean_pair_weight
+from cellsegmenter.consensus.resolution import Method, Solver, mean_pair_weight
 from cellsegmenter.store import Record, Store, Task, run_tasks
 from cellsegmenter.types import CERTAIN
 from cellsegmenter.windows import Tiling
@@ -99,23 +99,22 @@ class GraphWork:
         """The mean weight over all pairs of pixels, with or without an edge."""
         return mean_pair_weight(self.total_weight, self.n_pixels)
 
-    def solve(self, prefix: str, absolute: float, method: Method, random_state: int) -> None:
-        """Make the records `{prefix}-communities-{task}` of a cut at γ_abs."""
-        objective = self.objective(absolute, method)
+    def solve(self, prefix: str, objective: Objective, random_state: int) -> None:
+        """Make the records `{prefix}-communities-{task}` of a cut."""
         tasks = [
             Task(f"{prefix}-communities-{task}", _solve_share, (name,), (name, objective, random_state))
             for task, name in self._assembled.items()
         ]
         run_tasks(self.store, tasks, self.n_jobs, progress=self._shown("communities"))
 
-    def objective(self, absolute: float, method: Method) -> Objective:
+    def objective(self, absolute: float, method: Method, solver: Solver = "igraph") -> Objective:
         """What Leiden optimises at γ_abs."""
         if method == "cpm":
-            return Objective(absolute)
+            return Objective(absolute, solver=solver)
         # RB compares with γ s s' / 2m, where γ = γ_abs / mean weight and 2m = Σ s = n (n - 1) mean weights.
         n_pairs = self.n_pixels * (self.n_pixels - 1)
         threshold = absolute / self.mean_weight**2 / n_pairs if self.mean_weight > 0 else 0.0  # no edges
-        return Objective(threshold, use_strength=True)
+        return Objective(threshold, use_strength=True, solver=solver)
 
     def pieces(self) -> list[Pieces]:
         """The whole graph."""

@@ -1,72 +1,39 @@
-"""Paths: which files an argument means, whether a result can be written, and writing it in one go."""
+"""What readers and writers share: their errors, checks of a file's size, and writing in one go."""
 
 from __future__ import annotations
 
-import glob
+import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cellsegmenter.files import in_one_go, path_beside
+from cellsegmenter.files import in_one_go, named_errors, path_beside
 
 __all__ = [
     "SUFFIXES",
     "ImageFileError",
+    "ImageFileWarning",
+    "check_claim",
     "check_writable",
-    "expand_inputs",
     "replacing",
     "replacing_folder",
-    "square_pixel_size",
 ]
 
-SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".npy", ".zarr", ".czi", ".nd2")
-# Results, which are no input when a folder is expanded.
-RESULT_ENDINGS = ("_labels.tif", "_foreground.tif", "_confidence.tif", "_overlay.png", "_cells.ome.zarr")
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".npy", ".zarr", ".czi", ".nd2")  # of images
 
 
 class ImageFileError(ValueError):
-    """A file cannot be used as asked; the message names it, what is wrong and what to do."""
+    """A file cannot be used as asked; the message names it, what is wrong and what to do, in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))  # decoders' own reasons may have several
 
 
-def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:
-    """The image files that files, folders and patterns such as ``plate/*.tif`` stand for.
-
-    A folder stands for its image files by name, without its subfolders; a ``.zarr`` folder is an image itself.
-    Neither folders nor patterns stand for results of ours (``_labels.tif``, ``_overlay.png``, ...).
-
-    Returns
-    -------
-    list of Path
-        In the order given, each file once.
-
-    Raises
-    ------
-    ImageFileError
-        If a path does not exist, or a folder or pattern yields no image.
-    """
-    files: dict[Path, None] = {}
-    for path in map(Path, paths):
-        if path.is_dir() and path.suffix != ".zarr":
-            found = [file for file in sorted(path.iterdir()) if _is_input(file)]
-            missing = f"{path} is a folder without images; looked for {', '.join(SUFFIXES)}"
-        elif glob.has_magic(str(path)) and not path.exists():
-            found = [file for file in map(Path, sorted(glob.glob(str(path)))) if _is_input(file)]
-            missing = f"{path} matches no image; looked for {', '.join(SUFFIXES)}"
-        else:
-            found = [path] if path.exists() else []
-            missing = f"{path} does not exist"
-        if not found:
-            raise ImageFileError(f"{missing}; check the path")
-        files.update(dict.fromkeys(found))
-    return list(files)
-
-
-def _is_input(path: Path) -> bool:
-    hidden_or_result = path.name.startswith(".") or path.name.endswith(RESULT_ENDINGS)
-    return path.suffix.lower() in SUFFIXES and not hidden_or_result
+class ImageFileWarning(UserWarning):
+    """Something that a file says is not used, or a part of it is missing that was not asked for."""
 
 
 def check_writable(path: str | Path, *, folder: bool = False) -> None:
@@ -83,14 +50,15 @@ def check_writable(path: str | Path, *, folder: bool = False) -> None:
     Raises
     ------
     ImageFileError
-        If the path is a folder, lies under a file, or permissions forbid it.
+        If the path is a folder, lies under a file, has too long a name, or permissions forbid it.
     """
     path = Path(path)
+    parent = next(parent for parent in path.absolute().parents if _exists(parent))
+    _check_names(path.absolute(), parent)
     if path.is_dir() and not folder:
         raise ImageFileError(f"{path} is a folder; name a file in it")
     if path.exists() and not os.access(path, os.W_OK):
         raise ImageFileError(f"{path} is write-protected; choose another file")
-    parent = next(parent for parent in path.absolute().parents if parent.exists())
     if not parent.is_dir():
         raise ImageFileError(f"{path} cannot be written: {parent} is a file, not a folder")
     try:  # permissions alone do not tell: file systems can be read-only, full, or virtual
@@ -98,6 +66,27 @@ def check_writable(path: str | Path, *, folder: bool = False) -> None:
             pass
     except OSError as error:
         raise ImageFileError(f"{path} cannot be written: {parent}: {error.strerror}") from error
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is such a file or folder; one with too long a name cannot be."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _check_names(path: Path, parent: Path) -> None:
+    """Refuse names below an existing folder that its file system has no room for."""
+    for name in path.relative_to(parent).parts:
+        try:
+            os.lstat(parent / name)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise ImageFileError(
+                    f"{path} cannot be written: {name!r} has {len(os.fsencode(name))} bytes, which are too many for "
+                    "the file system; choose a shorter name with -o, or rename the image"
+                ) from error
 
 
 @contextmanager
@@ -116,17 +105,31 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path_beside(path)
+    older = path_beside(temporary)
     try:
-        yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        with named_errors(path, temporary):
+            yield temporary
+            if path.exists():
+                os.replace(path, older)
+            os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(older, ignore_errors=True)
 
 
-def square_pixel_size(y: float | None, x: float | None) -> float | None:
-    """µm per pixel, if both sides agree to one percent; areas and lengths mean nothing on other grids."""
-    if not x or not y or abs(y - x) > 0.01 * x:
-        return None
-    return float(x)
+def check_claim(path: Path, claimed: int, stored: int, ratio: int = 2**17) -> None:
+    """Refuse a file whose header claims more pixels than any compression could hold in it: the memory would not do.
+
+    Parameters
+    ----------
+    path : Path
+    claimed, stored : int
+        Bytes of the pixels, and of the files that hold them.
+    ratio : int
+        How many times fewer bytes a compression can need; zstandard reaches about a hundred thousand.
+    """
+    if claimed > max(stored, 1) * ratio:
+        raise ImageFileError(
+            f"{path} is damaged or truncated: it claims {claimed / 1e9:.3g} GB of pixels and holds {stored:,} bytes; "
+            "copy or export it again"
+        )

@@ -6,75 +6,55 @@ Z slices, T times, any other letter pages whose meaning the file does not say.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from cellsegmenter.validation import full_key
+from ._channels import COLOURS, Channel, Channels, Taken, array_of, choose_channels, in_words, refuse_colour
+from ._files import ImageFileError, ImageFileWarning
+from ._planes import Plane
 
-from ._files import ImageFileError
-
-__all__ = ["ImageFile", "ImageStack", "Plane", "Position", "Source", "choose_images"]
+__all__ = ["ImageFile", "ImageStack", "Missing", "Plane", "Position", "Source", "choose_images"]
 
 Position = int | Literal["all"] | None  # on an axis: one, all of them, or not said
 
 WORDS = {"Z": "slice", "T": "time"}  # of a position; others are pages
-COLOURS = ("red", "green", "blue", "alpha")
 LARGE = 2**28  # bytes: an image beyond this is left on disk
+_BAND = 2**22  # pixels of colour that are read at once
 
 
 class ImageFile(NamedTuple):
     """One image as read from a file."""
 
-    array: (
-        Any  # (H, W), or (C, H, W) if all channels were asked for; an array, a memory map or a lazy `Plane`
-    )
+    array: Any  # (H, W), or (C, H, W) if several channels were asked for; an array, a memory map or a lazy array-like
     axes: str  # "YX" or "CYX"
     pixel_size: float | None  # µm per pixel, where the file or the user says so
     interpretation: str  # how the file was understood, for the user to read
 
 
+class Missing(NamedTuple):
+    """Planes that a file describes and that are nowhere to be found."""
+
+    planes: np.ndarray  # bool, one size for each of the array's first axes
+    files: str  # names of those that should hold them; "" if the file itself ends early
+
+
 class Source(NamedTuple):
-    """The whole content of a file."""
+    """One image of a file, with all its planes and channels."""
 
     name: str  # the path, for messages
     array: Any  # array-like with as many dimensions as `axes`
     axes: str
     pixel_size: float | None = None  # µm
     channel_names: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Plane:
-    """An image inside a lazy array of more dimensions, read when sliced."""
-
-    source: Any  # array-like
-    index: tuple[int | slice, ...]  # a position for each axis that is fixed, slice(None) for the others
-    order: tuple[int, ...]  # of the axes that remain
-
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype(self.source.dtype)
-
-    @property
-    def ndim(self) -> int:
-        return len(self.order)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        free = [size for size, at in zip(self.source.shape, self.index, strict=True) if isinstance(at, slice)]
-        return tuple(int(free[axis]) for axis in self.order)
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        slices = full_key(key, self.ndim)
-        in_file_order = iter([slices[self.order.index(axis)] for axis in range(self.ndim)])
-        index = tuple(next(in_file_order) if isinstance(at, slice) else at for at in self.index)
-        return np.asarray(self.source[index]).transpose(self.order)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self[...].astype(dtype or self.dtype, copy=False)
+    doubt: str = ""  # why the pixel size that the file gives is not used
+    title: str = ""  # which of several images of the file this is
+    missing: Missing | None = None
+    is_colour: bool = False  # its channels are red, green, blue and perhaps alpha
 
 
 @dataclass(frozen=True)
@@ -89,6 +69,7 @@ class ImageStack:
     shape: tuple[int, ...]  # how many positions there are along `axes`
     chosen: dict[str, int]  # the position on every axis that is the same for all images
     grey_in_colour: bool  # the file's red, green and blue are equal, and one of them was taken
+    taken: Taken | None  # several channels, or what is computed from them; None: one, or all
 
     def __len__(self) -> int:
         return int(np.prod(self.shape, dtype=np.int64))
@@ -104,9 +85,11 @@ class ImageStack:
         free = [axis for axis in named if axis not in chosen]
         wanted = "CYX" if "C" in free else "YX"
         index = tuple(chosen.get(axis, slice(None)) for axis in named)
-        plane = Plane(self.source.array, index, tuple(free.index(axis) for axis in wanted))
-        words = _describe(self.source, chosen, plane, self.grey_in_colour)
-        return ImageFile(_load(plane), wanted, self.source.pixel_size, words)
+        order = tuple(free.index(axis) for axis in wanted)
+        plane = Plane(self.source.array, index, order, self.source.name)
+        array = plane if self.taken is None else array_of(plane, self.taken)
+        words = _describe(self, chosen, array)
+        return ImageFile(_load(array), wanted[-len(array.shape) :], self.source.pixel_size, words)
 
     def position(self, i: int) -> dict[str, int]:
         """Where image `i` is on the axes of the stack, such as {"Z": 3}."""
@@ -118,7 +101,7 @@ def choose_images(
     source: Source,
     *,
     axes: str | None = None,
-    channel: int | str | None = None,
+    channel: Channel = None,
     z: Position = None,
     t: Position = None,
     page: Position = None,
@@ -130,8 +113,8 @@ def choose_images(
     source : Source
     axes : str, optional
         What the axes mean, overruling the file.  With a C in it and no `channel`, all channels are taken.
-    channel : int or str, optional
-        Counted from 0, or its name in the file.
+    channel : int, str or a sequence of them, optional
+        Counted from 0, or its name in the file; of a colour image also what is computed from it.
     z, t, page : int, "all" or None
         Which slice, time, or page of a stack whose meaning the file does not say, counted from 0.
 
@@ -141,21 +124,58 @@ def choose_images(
         If a choice is missing, impossible or out of range, or the pixels are not real numbers.
     """
     if np.dtype(source.array.dtype).kind not in "buif":
-        raise ImageFileError(f"{source.name} holds {source.array.dtype}; pixels must be real numbers")
-    is_colour = "S" in source.axes
-    named = source._replace(axes=_named_axes(source, axes))
+        raise ImageFileError(
+            f"{source.name} holds {source.array.dtype}; pixels must be real numbers, so export it as such"
+        )
+    if 0 in source.array.shape:
+        raise ImageFileError(
+            f"{source.name} has the shape {tuple(source.array.shape)}, which holds no pixels; export it again"
+        )
+    named = source._replace(axes=_named_axes(source, axes), is_colour="S" in source.axes)
     sizes = _sizes(named)
     chosen = {axis: 0 for axis in sizes if sizes[axis] == 1 and axis not in "YX"}
     positions = _choose_positions(named, {"Z": z, "T": t, "page": page})
     chosen |= {axis: position for axis, position in positions.items() if isinstance(position, int)}
     stacked = "".join(axis for axis in sizes if positions.get(axis) == "all")
-    if sizes.get("C", 1) == 1 and channel not in (None, 0):
-        raise ImageFileError(f"{source.name} has no channel {channel}, it is grey (axes {named.axes})")
-    grey_in_colour = False
+    if sizes.get("C", 1) == 1 and channel not in (None, 0, "grey"):
+        raise ImageFileError(
+            f"{source.name} has no channel {channel}, it is grey (axes {named.axes}); leave channel out (--channel)"
+        )
+    grey_in_colour, taken = False, None
     if sizes.get("C", 1) > 1 and (axes is None or channel is not None):
-        grey_in_colour = channel is None and is_colour and _samples_are_equal(named, chosen)
-        chosen["C"] = 0 if grey_in_colour else _choose_channel(named, channel, is_colour)
-    return ImageStack(named, stacked, tuple(sizes[axis] for axis in stacked), chosen, grey_in_colour)
+        channels = _channels(named)
+        choice, grey_in_colour = _choose_channels(named, channels, channel, chosen)
+        if isinstance(choice, Taken):
+            taken = choice
+        else:
+            chosen["C"] = choice
+    _check_missing(named, chosen)
+    shape = tuple(sizes[axis] for axis in stacked)
+    return ImageStack(named, stacked, shape, chosen, grey_in_colour, taken)
+
+
+def _channels(source: Source) -> Channels:
+    n = _sizes(source)["C"]
+    names = source.channel_names or (COLOURS if source.is_colour else ())
+    return Channels(source.name, names[:n], n, source.is_colour)
+
+
+def _check_missing(source: Source, chosen: dict[str, int]) -> None:
+    """Refuse planes that are not there, and warn where others are not."""
+    if source.missing is None:
+        return
+    planes, files = source.missing
+    leading = source.axes[: planes.ndim]
+    wanted = planes[tuple(chosen.get(axis, slice(None)) for axis in leading)]
+    where = "in none of its files, as the recording ended early or one of them is damaged"
+    if files:
+        where = f"in files that are missing beside it: {files}"
+    if wanted.any():
+        remedy = "copy them there" if files else "copy or export it again"
+        raise ImageFileError(
+            f"{source.name}: planes of this image are {where}; {remedy}, or choose other planes"
+        )
+    warnings.warn(f"{source.name}: other planes of this image are {where}", ImageFileWarning, stacklevel=4)
 
 
 def _sizes(source: Source) -> dict[str, int]:
@@ -214,61 +234,59 @@ def _position(layout: str, option: str, size: int, wanted: Position) -> Position
     return wanted
 
 
-def _choose_channel(source: Source, channel: int | str | None, is_colour: bool) -> int:
-    """The number of `channel`, if there is one of this number or name."""
-    n_channels = _sizes(source)["C"]
-    names = source.channel_names or (COLOURS if is_colour else ())
-    if channel is None:
-        listed = ", ".join(f"{i} {name}" for i, name in enumerate(names[:n_channels]))
+def _choose_channels(
+    source: Source, channels: Channels, channel: Channel, chosen: dict[str, int]
+) -> tuple[int | Taken, bool]:
+    """What is taken of several channels; and whether it is one because they are equal, which nobody named."""
+    if channel is not None:
+        return choose_channels(channels, channel), False
+    if not channels.is_colour:
+        listed = ", ".join(f"{i} {name}" for i, name in enumerate(channels.names))
+        colour = "; of a colour image also grey or haematoxylin" if channels.n == 3 else ""
         raise ImageFileError(
-            f"{source.name} has {n_channels} channels (axes {source.axes}); choose one by channel, "
-            f"{listed or f'0 to {n_channels - 1}'} (--channel), or, for a model of as many, "
-            "take all by naming the axes (--axes)"
+            f"{source.name} has {channels.n} channels (axes {source.axes}); choose one by channel, "
+            f"{listed or f'0 to {channels.n - 1}'}, or for a model of several such as 0,1 (--channel){colour}"
         )
-    if isinstance(channel, str):
-        if channel not in names[:n_channels]:
-            known = ", ".join(names[:n_channels]) or "without names"
-            raise ImageFileError(
-                f"{source.name} has no channel {channel!r}; its {n_channels} channels are {known} (--channel)"
-            )
-        return names.index(channel)
-    if not 0 <= channel < n_channels:
-        raise ImageFileError(
-            f"{source.name} has no channel {channel}; channels go from 0 to {n_channels - 1} (--channel)"
-        )
-    return channel
+    index = tuple(chosen.get(axis, slice(None) if axis in "CYX" else 0) for axis in source.axes)
+    free = [axis for axis in source.axes if axis in "CYX" and axis not in chosen]
+    colours = Plane(source.array, index, tuple(map(free.index, "CYX")), source.name)
+    if not _samples_are_equal(colours):
+        raise refuse_colour(channels, colours)
+    return 0, True
 
 
-def _samples_are_equal(source: Source, chosen: dict[str, int]) -> bool:
+def _samples_are_equal(colours: Plane) -> bool:
     """Whether red, green and blue are the same, that is a grey image; alpha does not matter."""
-    pixels = np.asarray(source.array[tuple(chosen.get(axis, slice(None)) for axis in source.axes)])
-    free = [axis for axis in source.axes if axis not in chosen]
-    samples = np.moveaxis(pixels, free.index("C"), 0)[:3]
-    return bool((samples == samples[0]).all())
+    height, width = colours.shape[1:]
+    n_rows = max(1, _BAND // width)
+    bands = (colours[:3, row : row + n_rows] for row in range(0, height, n_rows))
+    return all(bool((band == band[0]).all()) for band in bands)
 
 
-def _load(plane: Plane) -> Any:
+def _load(array: Any) -> Any:
     """The pixels of a small image; a large one stays where it is."""
-    if isinstance(plane.source, np.ndarray):  # a memory map stays one
-        pixels = plane.source[plane.index].transpose(plane.order)
+    if isinstance(array, Plane) and isinstance(array.source, np.ndarray):  # a memory map stays one
+        pixels = array.source[array.index].transpose(array.order)
         return np.array(pixels) if pixels.nbytes <= LARGE else pixels
-    n_bytes = np.prod(plane.shape, dtype=np.int64) * plane.dtype.itemsize
-    return plane[...] if n_bytes <= LARGE else plane
+    n_bytes = prod(array.shape) * array.dtype.itemsize
+    return array[...] if n_bytes <= LARGE else array
 
 
-def _describe(source: Source, chosen: dict[str, int], plane: Plane, grey_in_colour: bool) -> str:
-    """How the file was understood, in words."""
-    sizes, words = _sizes(source), []
+def _describe(stack: ImageStack, chosen: dict[str, int], array: Any) -> str:
+    """How the file was understood, in words; of the array only shape and type."""
+    source = stack.source
+    sizes, words = _sizes(source), [source.title] if source.title else []
     for axis in (axis for axis in source.axes if axis in chosen and sizes[axis] > 1):
-        if axis == "C" and grey_in_colour:
+        if axis == "C" and stack.grey_in_colour:
             words.append("grey image saved in colour")
         elif axis == "C":
-            name = f" ({source.channel_names[chosen[axis]]})" if source.channel_names else ""
-            words.append(f"channel {chosen[axis]}{name} of {sizes[axis]}")
+            words.append(in_words(_channels(source), chosen[axis]))
         else:
             words.append(f"{WORDS.get(axis, 'page')} {chosen[axis]} of {sizes[axis]}")
-    if not words:
-        words = ["grey image" if plane.ndim == 2 else f"all {plane.shape[0]} channels"]
-    size = f"{plane.shape[-2]} × {plane.shape[-1]} px, {plane.dtype.name}, axes {source.axes}"
+    if stack.taken is not None:
+        words.append(in_words(_channels(source), stack.taken))
+    if words in ([], [source.title]):
+        words += ["grey image" if len(array.shape) == 2 else f"all {array.shape[0]} channels"]
+    size = f"{array.shape[-2]} × {array.shape[-1]} px, {array.dtype.name}, axes {source.axes}"
     scale = f", {source.pixel_size:.4g} µm per px" if source.pixel_size else ""
     return f"{', '.join(words)}: {size}{scale}"

@@ -12,10 +12,12 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage.segmentation import find_boundaries
 
 from cellsegmenter.normalize import normalize_image
+from cellsegmenter.polarity import looks_dark_on_bright
 
 from ._files import ImageFileError, replacing
+from ._results import marked_png
 
-__all__ = ["Panel", "write_montage", "write_overlay"]
+__all__ = ["Panel", "shown_grey", "write_montage", "write_overlay"]
 
 MAX_OVERLAY = 4096  # px
 OUTLINE_COLOURS = np.array(  # bright and apart from each other, also for most colour-blind eyes
@@ -90,6 +92,20 @@ def write_montage(path: str | Path, panels: Sequence[Panel]) -> None:
     _save(path, sheet)
 
 
+def shown_grey(pixels: np.ndarray, statistics: Any = None) -> np.ndarray:
+    """An image (H, W) or (C, H, W) to look at, (H, W) in 0..1: normalised, of several channels the brightest.
+
+    Dark objects on a bright background stay dark, between the first and the 99th percentile.  `statistics` are those of
+    the whole image, where this is a part of it.
+    """
+    if looks_dark_on_bright(pixels):
+        low, high = np.nanpercentile(pixels, [1, 99], axis=(-2, -1), keepdims=True)
+        normal = (pixels.astype(np.float32) - low) / np.maximum(high - low, 1e-6)
+    else:
+        normal = normalize_image(pixels, statistics=statistics)
+    return np.clip(np.nan_to_num(normal if normal.ndim == 2 else normal.max(axis=0)), 0, 1)
+
+
 def _columns(n: int, height: int, width: int) -> int:
     """How many panels to put side by side for a sheet about as wide as high, rather wider as screens are."""
     return min(n, math.ceil(math.sqrt(n * height / width)))
@@ -112,10 +128,9 @@ def _outlined(image: Any, labels: Any, step: int) -> np.ndarray:
     """Every `step`-th pixel of an image as RGB uint8 (h, w, 3), the rims of objects in colour."""
     if tuple(image.shape[-2:]) != tuple(labels.shape):
         raise ValueError(f"image is {tuple(image.shape[-2:])} px and labels {labels.shape}; they must agree")
-    pixels = normalize_image(np.asarray(image[..., ::step, ::step]))
-    grey = pixels if pixels.ndim == 2 else pixels.max(axis=0)
+    grey = shown_grey(np.asarray(image[..., ::step, ::step]))
     thin = labels[::step, ::step]
-    overlay = np.repeat((255 * np.clip(grey, 0, 1)).astype(np.uint8)[..., None], 3, axis=2)
+    overlay = np.repeat((255 * grey).astype(np.uint8)[..., None], 3, axis=2)
     outline = find_boundaries(thin, mode="inner")
     overlay[outline] = OUTLINE_COLOURS[thin[outline] % len(OUTLINE_COLOURS)]
     return overlay
@@ -128,4 +143,4 @@ def _check_path(path: str | Path) -> None:
 
 def _save(path: str | Path, picture: Image.Image) -> None:
     with replacing(path) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", pnginfo=marked_png())

@@ -50,7 +50,8 @@ def write_table(path: str | Path, table: Table) -> None:
             import pyarrow
             from pyarrow import parquet
 
-            parquet.write_table(pyarrow.table(columns), temporary)
+            with open(temporary, "wb") as file:  # pyarrow takes no name that is not UTF-8
+                parquet.write_table(pyarrow.table(columns), file)
         else:
             to_anndata(columns).write_h5ad(temporary)
 
@@ -84,7 +85,8 @@ def to_anndata(table: Table) -> Any:
     -------
     anndata.AnnData
         X and ``obsm["X_latent"]`` (n, D) float32: the latent codes; ``obsm["spatial"]`` (n, 2): the centroid as
-        (x, y), in px; ``obs``: all other columns.  Rows are named IMAGE-LABEL.
+        (x, y), in px; ``obs``: all other columns.  Rows are named IMAGE-LABEL, or
+        IMAGE-z3-LABEL where an image has several planes.
 
     Raises
     ------
@@ -112,8 +114,8 @@ def to_anndata(table: Table) -> Any:
             f"the table has the columns {', '.join(columns)}; AnnData needs z_0, ... and centroid-0, centroid-1"
         )
     codes = np.stack([columns[name] for name in latent], axis=1).astype(np.float32)
-    keys = [columns[name] for name in KEYS if name in columns]
-    names = ["-".join(map(str, row)) for row in zip(*keys, strict=True)]
+    keys = [_key_texts(name, columns[name]) for name in KEYS if name in columns]
+    names = ["-".join(part for part in row if part) for row in zip(*keys, strict=True)]
     obs = pd.DataFrame({name: columns[name] for name in columns if name not in latent}, index=names)
     if "image" in obs:
         obs["image"] = obs["image"].astype(str).astype("category")
@@ -124,6 +126,14 @@ def to_anndata(table: Table) -> Any:
         var=pd.DataFrame(index=latent),
         obsm={"X_latent": codes.copy(), "spatial": spatial},
     )
+
+
+def _key_texts(name: str, column: np.ndarray) -> list[str]:
+    """What says which object a row is; nothing where the image of a row has no such axis."""
+    prefix = "" if name in ("image", "label") else name
+    if column.dtype.kind == "f":
+        return ["" if np.isnan(value) else f"{prefix}{value:g}" for value in column]
+    return [f"{prefix}{value}" for value in column]
 
 
 def _columns(table: Table) -> dict[str, np.ndarray]:

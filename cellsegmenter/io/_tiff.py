@@ -1,4 +1,4 @@
-"""TIFF files: axes, pixel size and channel names from OME or ImageJ metadata; large ones stay on disk."""
+"""TIFF files: which images they hold, and their pixels; large ones stay on disk."""
 
 from __future__ import annotations
 
@@ -6,94 +6,142 @@ import logging
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
 
-from cellsegmenter.packages import needs
+from ._files import ImageFileError, check_claim
+from ._layout import LARGE, Source
+from ._series import Series, choose_series
+from ._tiff_metadata import TiffImage, images_of, missing_planes
 
-from ._files import ImageFileError, square_pixel_size
-from ._layout import LARGE, Position, Source
+__all__ = ["list_tiff", "read_tiff", "tiff_complaints"]
 
-__all__ = ["read_tiff"]
-
-MICROMETRES = {"µm": 1.0, "μm": 1.0, "\\u00b5m": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3}
+# How many times fewer bytes a page can need: without compression, and by LZW, deflate (two numbers) and PackBits.
+RATIOS = {1: 1, 5: 4096, 8: 1100, 32946: 1100, 32773: 128}
 
 
-def read_tiff(path: Path, page: Position, level: int) -> tuple[Source, Position]:
-    """The content of a TIFF file, and the page that is still to be chosen from it.
+def read_tiff(path: Path, series: int | str | None, level: int) -> Source:
+    """One image of a TIFF file: `series` chooses of several, `level` of several resolutions, 0 being the full."""
+    with _opened(path) as file:
+        images = images_of(file, path)
+        number = choose_series(path, _listed(path, file, images), series).number
+        image = images[number]
+        if image.at is None:
+            absent = image.absent(path)
+            place = f"in files that are missing beside it: {absent}" if absent else "in no file"
+            raise ImageFileError(
+                f"{path}: the pixels of image {number} are {place}; copy or export them again"
+            )
+        full = file.series[image.at]
+        if not 0 <= level < len(full.levels):
+            raise ImageFileError(
+                f"{path} has no level {level}; levels go from 0 to {len(full.levels) - 1} (--level)"
+            )
+        chosen = full.levels[level]
+        size = image.pixel_size.times(_width(full) / _width(chosen))
+        name = f" ({image.name})" if image.name else ""
+        return Source(
+            str(path),
+            _array_of(path, image, chosen, level),
+            full.axes,
+            size.um,
+            image.channel_names,
+            doubt=size.doubt,
+            title=f"series {number}{name} of {len(images)}" if len(images) > 1 else "",
+            missing=missing_planes(path, chosen, image),
+        )
 
-    Of a file whose pages differ in size, `page` chooses the image at once; of one with several resolutions,
-    `level` chooses one, 0 being the full.
-    """
-    with _complaints() as complaints:
+
+def list_tiff(path: Path) -> list[Series]:
+    """The images of a TIFF file; no pixel is read."""
+    with _opened(path) as file:
+        return _listed(path, file, images_of(file, path))
+
+
+def _listed(path: Path, file: tifffile.TiffFile, images: list[TiffImage]) -> list[Series]:
+    listed = []
+    for number, image in enumerate(images):
+        known = Series(
+            number, image.name, path, pixel_size=image.pixel_size, channel_names=image.channel_names
+        )
+        if image.at is not None:
+            pages = file.series[image.at]
+            shape = tuple(map(int, pages.shape))
+            known = known._replace(axes=pages.axes, shape=shape, dtype=str(pages.dtype))
+        listed.append(known)
+    return listed
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
+    """The file, with every complaint about it as an error of ours."""
+    with tiff_complaints() as complaints:
         try:
             with tifffile.TiffFile(path) as file:
-                number, page = _choose_series(file, path, page)
-                array = _array_of(file, path, number, level)
-                pixel_size = _pixel_size(file)
-                if pixel_size is not None:
-                    full, read = file.series[number], file.series[number].levels[level]
-                    pixel_size *= full.shape[full.axes.index("X")] / read.shape[read.axes.index("X")]
-                axes = file.series[number].axes
-                source = Source(str(path), array, axes, pixel_size, _channel_names(file))
+                yield file
         except ImageFileError:
             raise
         except Exception as error:  # tifffile and the decoders raise whatever fits: zlib.error, KeyError, ...
-            raise ImageFileError(_remedy(path, str(error))) from error
+            raise ImageFileError(_remedy(path, str(error) or type(error).__name__)) from error
     if any("invalid page offset" in complaint for complaint in complaints):
         raise ImageFileError(f"{path} is truncated: pages are missing; copy or export it again")
-    return source, page
 
 
-def _choose_series(file: tifffile.TiffFile, path: Path, page: Position) -> tuple[int, Position]:
-    """Which series of images of one size: if there are several, `page` says so and is used up."""
-    if not file.series:
-        raise ImageFileError(f"{path} holds no image; export it again")
-    if len(file.series) == 1:
-        return 0, page
-    sizes = ", ".join(f"{i}: {series.shape}" for i, series in enumerate(file.series))
-    if not isinstance(page, int) or not 0 <= page < len(file.series):
-        raise ImageFileError(f"{path} holds images of several sizes ({sizes}); choose one by page (--page)")
-    return page, None
+def _width(pages: tifffile.TiffPageSeries) -> int:
+    return int(dict(zip(pages.axes, pages.shape, strict=True))["X"])
 
 
-def _array_of(file: tifffile.TiffFile, path: Path, number: int, level: int) -> Any:
-    """The pixels of a series: read if they are few, else mapped or through zarr, where that is possible."""
-    levels = file.series[number].levels
-    if not 0 <= level < len(levels):
-        raise ImageFileError(f"{path} has no level {level}; levels go from 0 to {len(levels) - 1} (--level)")
-    series = levels[level]
-    if series.nbytes <= LARGE:
-        return series.asarray()
-    if series.dataoffset is not None:  # contiguous and not compressed
-        dtype = series.dtype.newbyteorder(file.byteorder)
-        return np.memmap(path, dtype, "r", series.dataoffset, series.shape)
+def _array_of(path: Path, image: TiffImage, pages: tifffile.TiffPageSeries, level: int) -> Any:
+    """The pixels of a level: read if they are few, else mapped or through zarr, where that is possible."""
+    _check_claims(path, image, pages)
+    if pages.nbytes <= LARGE:
+        return pages.asarray()
+    if pages.dataoffset is not None:  # contiguous and not compressed
+        order = pages.keyframe.parent.byteorder
+        return np.memmap(path, pages.dtype.newbyteorder(order), "r", pages.dataoffset, pages.shape)
     try:
         import zarr
     except ImportError:
-        return series.asarray()
-    store = tifffile.imread(path, aszarr=True, series=number, level=level)
+        return pages.asarray()
+    store = tifffile.imread(path, aszarr=True, series=image.at, level=level)
     array = zarr.open_array(store, mode="r")
     weakref.finalize(array, store.close)  # else the file would stay open
-    for corner in (0, -1):  # a missing decoder and a truncated file show now, not after hours
+    for corner in (0, -1):  # a damaged or truncated file shows now, not after hours
         array[(corner,) * array.ndim]
     return array
 
 
+def _check_claims(path: Path, image: TiffImage, pages: tifffile.TiffPageSeries) -> None:
+    """Refuse what claims more bytes than the file and those of its set hold, before memory is taken for them."""
+    keyframe = pages.keyframe
+    if keyframe.dtype is None:
+        raise ValueError("pixels of an unknown type")
+    files = {path, *(path.parent / name for name in image.files)}
+    stored = sum(file.stat().st_size for file in files if file.is_file())
+    segment = prod(map(int, keyframe.chunks)) * keyframe.dtype.itemsize
+    check_claim(path, max(int(pages.nbytes), segment), stored)
+    if all(keyframe.databytecounts):  # none was left out for being blank
+        check_claim(path, int(keyframe.nbytes), stored, RATIOS.get(int(keyframe.compression), 2**17))
+    for page in pages.pages:
+        if page is not None:
+            check_claim(path, max(page.databytecounts, default=0), stored, ratio=1)
+
+
 def _remedy(path: Path, reason: str) -> str:
     """What went wrong, and what helps."""
-    if "imagecodecs" in reason:
-        return needs(f"{path} has a compression that", "imagecodecs")
     if "not a TIFF" in reason:
         return f"{path} is not a TIFF file in spite of its name; export it again or correct its suffix"
+    if "imagecodecs" in reason:
+        return f"{path} has a compression that cannot be read here ({reason}); export it with LZW, deflate or none"
     return f"{path} cannot be read, it may be damaged or truncated ({reason}); copy or export it again"
 
 
 @contextmanager
-def _complaints() -> Iterator[list[str]]:
+def tiff_complaints() -> Iterator[list[str]]:
     """What tifffile logs, collected instead of printed."""
     messages: list[str] = []
     handler = logging.Handler()
@@ -107,38 +155,3 @@ def _complaints() -> Iterator[list[str]]:
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagates
-
-
-def _pixel_size(file: tifffile.TiffFile) -> float | None:
-    """µm per pixel from OME or ImageJ metadata; None if the file does not say or pixels are not square."""
-    if file.is_ome:
-        pixels = _ome_pixels(file)
-        return square_pixel_size(*(_physical_size(pixels, axis) for axis in "YX"))
-    if file.is_imagej:
-        factor = MICROMETRES.get(str((file.imagej_metadata or {}).get("unit", "")).lower())
-        tags = file.pages.first.tags
-        per_unit = [tags.valueof(f"{axis}Resolution", default=(0, 1)) for axis in "YX"]
-        if factor and all(pixels for pixels, _ in per_unit):
-            return square_pixel_size(*(factor * units / pixels for pixels, units in per_unit))
-    return None
-
-
-def _physical_size(pixels: dict[str, Any], axis: str) -> float | None:
-    """µm per pixel along an axis, as OME says; of y, if left out, that of x."""
-    size = pixels.get(f"PhysicalSize{axis}", pixels.get("PhysicalSizeX"))
-    unit = pixels.get(f"PhysicalSize{axis}Unit", pixels.get("PhysicalSizeXUnit", "µm"))
-    factor = MICROMETRES.get(str(unit).lower())
-    return float(size) * factor if size and factor else None
-
-
-def _channel_names(file: tifffile.TiffFile) -> tuple[str, ...]:
-    """The names OME gives to all channels, or none."""
-    channels = _ome_pixels(file).get("Channel", []) if file.is_ome else []
-    names = [channel.get("Name") for channel in (channels if isinstance(channels, list) else [channels])]
-    return tuple(map(str, names)) if all(names) else ()
-
-
-def _ome_pixels(file: tifffile.TiffFile) -> dict[str, Any]:
-    """The Pixels element of the first image."""
-    images = tifffile.xml2dict(file.ome_metadata or "")["OME"].get("Image", {})
-    return (images[0] if isinstance(images, list) else images).get("Pixels", {})

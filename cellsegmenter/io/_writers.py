@@ -11,6 +11,7 @@ import numpy as np
 import tifffile
 
 from ._files import replacing
+from ._results import MARK
 from ._stacks import check_labels
 
 __all__ = ["confidence_map", "write_labels", "write_map"]
@@ -147,5 +148,6 @@ def _tiff_options(metadata: dict[str, Any], pixel_size: float | None) -> dict[st
         "resolution": per_cm,
         "resolutionunit": None if per_cm is None else "CENTIMETER",
         "description": json.dumps(metadata),
+        "software": MARK,
         "metadata": None,
     }

@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cellsegmenter.files import text_of
 from cellsegmenter.packages import needs
 
 from ._files import ImageFileError, replacing_folder
 from ._layout import ImageStack
-from ._ome_zarr import ome_attributes
+from ._ome_zarr_layout import ome_attributes
+from ._results import CREATOR
 from ._stacks import check_labels
 
 __all__ = ["LABELS_NAME", "add_ome_zarr_labels", "write_ome_zarr"]
@@ -93,8 +95,8 @@ def write_ome_zarr(
             for rows in _bands(shape[-2]):
                 full[(*at, Ellipsis, rows, slice(None))] = np.asarray(array[..., rows, :])
         n_levels = _add_levels(root, _mean_of_four)
-        name = Path(path).name.partition(".")[0]
-        root.attrs.update({"multiscales": [_multiscale(name, grid, n_levels, "0.4")]})
+        name = text_of(Path(path).name.partition(".")[0])
+        root.attrs.update({"multiscales": [_multiscale(name, grid, n_levels, "0.4")], "_creator": CREATOR})
         label_grid = _grid(images.axes + "YX", first.pixel_size)
         in_order = Arranged(labels, list(range(len(labels.shape))), ())
         _write_labels(zarr, root, in_order, label_grid, table, "0.4")
@@ -114,7 +116,7 @@ def add_ome_zarr_labels(
     Parameters
     ----------
     path : str or Path
-        Of the image's group, NGFF 0.4 or 0.5, whose version the labels take.
+        Of the image's group, NGFF 0.1 to 0.5; labels are written as 0.5 where the image is, else as 0.4.
     labels : array-like (..., H, W)
         0 background; read band by band, so that it may stay on disk.
     table : mapping from names to columns, optional
@@ -145,7 +147,7 @@ def add_ome_zarr_labels(
         attributes = ome_attributes(Path(path))
         multiscale = attributes["multiscales"][0]
         grid = _grid_of_level(multiscale, level, position or {})
-    except (OSError, KeyError, IndexError, ValueError) as error:
+    except (OSError, KeyError, IndexError, TypeError, ValueError) as error:
         raise ImageFileError(f"{path} cannot be read as OME-Zarr ({error!r}); export it again") from error
     names = [axis["name"].upper() for axis in grid.axes]
     order = [axes.index(name) for name in names if name in axes]
@@ -179,7 +181,7 @@ def _grid(axes: str, pixel_size: float | None) -> Grid:
 def _grid_of_level(multiscale: dict[str, Any], level: int, position: Mapping[str, int]) -> Grid:
     """The image's own axes but for channels, at one of its levels; a chosen slice lies where it was."""
     kept = [i for i, axis in enumerate(multiscale["axes"]) if axis["name"] != "c"]
-    steps = multiscale["datasets"][level]["coordinateTransformations"]
+    steps = multiscale["datasets"][level].get("coordinateTransformations", [])
     common = multiscale.get("coordinateTransformations", [])
     scale, origin = [1.0] * len(multiscale["axes"]), [0.0] * len(multiscale["axes"])
     for step in [*steps, *common]:

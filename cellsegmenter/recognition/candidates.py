@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
+from cellsegmenter.model.device import threads_for
 from cellsegmenter.normalize import KNEE, linear_intensity
 from cellsegmenter.preparation import PreparedImage
 from cellsegmenter.recognition.blocks import Surroundings, block_lattice, read_around
@@ -169,10 +170,12 @@ def _read(model: FittedModel, image: Any, block: Region) -> _BlockPixels:
 
 def _find_in_block(store: Store, model: FittedModel, pixels: _BlockPixels) -> Record:
     assert model.recognition is not None
-    stars, score = propose(
-        model.recognition, pixels.recognition, pixels.known, pixels.block, model.intensity, model.device
-    )
-    witness, z_what = testify(model.generative, pixels.generative, stars, model.device)
+    block = pixels.block
+    with threads_for(block.height * block.width):
+        stars, score = propose(
+            model.recognition, pixels.recognition, pixels.known, block, model.intensity, model.device
+        )
+        witness, z_what = testify(model.generative, pixels.generative, stars, model.device)
     return {
         "centre": stars.centre,
         "radii": stars.radii,

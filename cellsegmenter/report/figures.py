@@ -12,6 +12,7 @@ from cellsegmenter.html import OBJECT_COLOURS
 from cellsegmenter.packages import needs
 from cellsegmenter.report.notes import constraints_of
 from cellsegmenter.report.windows import telling_windows
+from cellsegmenter.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,9 +146,9 @@ def plot_posterior(segmenter: Any, images: Sequence[Any], n_windows: int = 4, n_
             # An image smaller than a window has objects in its padding, too.
             boxes = boxes[np.all(boxes[:, :2] - boxes[:, 2:] / 2 < (width, height), axis=1)]
             _draw_boxes(row[2 + s], boxes)
-            row[2 + s].set_xlabel(f"{len(boxes)} objects", fontsize=8.5)
+            row[2 + s].set_xlabel(counted(len(boxes), "object"), fontsize=8.5)
         _show(row[-1], _painted(_stretched(grey), found.labels[np.ix_(window.rows, window.columns)]))
-        row[-1].set_xlabel(f"{len(found)} objects", fontsize=8.5)
+        row[-1].set_xlabel(counted(len(found), "object"), fontsize=8.5)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=10)
     return figure

@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from cellsegmenter.consensus import AbsoluteResolution, Segmentation
 from cellsegmenter.image_consensus import ImageConsensus
-from cellsegmenter.normalize import image_statistics, normalize_image
+from cellsegmenter.io import shown_grey
+from cellsegmenter.normalize import image_statistics
 from cellsegmenter.region import Region
 
 __all__ = ["ResolutionCut", "ResolutionSweep", "region_pixels", "sweep_resolutions"]
@@ -93,6 +94,6 @@ def _described(
 
 
 def region_pixels(image: Any, region: Region) -> np.ndarray:
-    """A region of an image (C, H, W) to be looked at: (height, width), normalised as the whole, brightest channel."""
+    """A region of an image (C, H, W) to be looked at: (height, width) in 0..1, normalised as the whole."""
     pixels = np.asarray(image[(slice(None), *region.slices)])
-    return normalize_image(pixels, statistics=image_statistics(image)).max(axis=0)
+    return shown_grey(pixels, image_statistics(image))
