@@ -20,7 +20,7 @@ from subjects import CELLSEG, QUIET, cpu_seconds, nuclei, run
 
 
 def killed(command: list[str], wanted: str, delay: float, stage: Callable[[], str]) -> str | None:
-    """Run a command and kill it so many CPU seconds after it came to a stage: how far it was; None if it had finished."""
+    """Run a command and kill it some CPU seconds after it came to a stage: how far it was; None if it had finished."""
     process = subprocess.Popen(command, **QUIET)
     came: float | None = None
     while process.poll() is None:
