@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,20 @@ from safetensors import safe_open
 from subjects import CELLSEG, QUIET, cpu_seconds, nuclei, run
 
 
-def killed(command: list[str], seconds: float, stage: Callable[[], str]) -> str | None:
-    """Run a command and kill it after so many CPU seconds: how far it was; None if it had finished."""
+def killed(command: list[str], wanted: str, delay: float, stage: Callable[[], str]) -> str | None:
+    """Run a command and kill it some CPU seconds after it came to a stage: how far it was; None if it had finished."""
     process = subprocess.Popen(command, **QUIET)
+    came: float | None = None
     while process.poll() is None:
-        if (cpu_seconds(process) or 0) >= seconds:
+        seconds = cpu_seconds(process) or 0
+        if came is None and stage() == wanted:
+            came = seconds
+        if came is not None and seconds >= came + delay:
             reached = stage()
             process.send_signal(signal.SIGKILL)
             process.wait()
             return reached
-        time.sleep(0.005)
+        time.sleep(0.02)
     assert process.returncode == 0, f"exit code {process.returncode}"
     return None
 
@@ -58,29 +61,28 @@ def killed_and_resumed(
 ) -> dict[str, Any]:
     """Kill a command at random moments of each stage, starting it again; its results must be those of a run left alone.
 
-    The moments are those at which the run left alone was in the stages, but for the first, which leaves no state.
-
     Parameters
     ----------
     command : list of str
     results, state : list of Path
         Files, deleted before every new run; the results are compared.
     stage : callable
-        Says how far the run has come.
+        Says how far the run has come; in its first stage there is nothing yet to go on from, and no kill.
     """
     draw = random.Random(options.seed)
     begins: dict[str, float] = {}
     seconds = run(command, lambda passed: begins.setdefault(stage(), passed))
     expected = contents(results)
-    spans = list(pairwise([*begins.values(), seconds]))[1:]
+    ends = [*begins.values(), seconds][1:]
+    lengths = {name: end - begin for (name, begin), end in zip(begins.items(), ends, strict=True)}
     kills: dict[str, int] = {}
     resumed_runs = 0
     while sum(kills.values()) < options.kills:
         for path in (*results, *state):
             path.unlink(missing_ok=True)
-        for span in spans[: options.kills - sum(kills.values())]:
-            reached = killed(command, draw.uniform(*span), stage)
-            if reached is None:  # a resumed run is done sooner
+        for wanted in list(lengths)[1:][: options.kills - sum(kills.values())]:
+            reached = killed(command, wanted, draw.uniform(0, lengths[wanted]), stage)
+            if reached is None:  # a run that goes on can be done sooner
                 break
             kills[reached] = kills.get(reached, 0) + 1
             print(f"killed: {reached}", file=sys.stderr)
