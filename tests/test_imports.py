@@ -22,6 +22,7 @@ LAYERS = [
         "validation",
         "denoise",
         "fills",
+        "holes",
         "repair",
         "haze",
         "diameter",
