@@ -46,11 +46,11 @@ from cellsegmenter.parameters import (
     stride_of,
     warn_of_conflicts,
 )
-from cellsegmenter.preparation import check_region, prepare_image
+from cellsegmenter.preparation import check_region
 from cellsegmenter.recognition.fitted import FittedModel
 from cellsegmenter.recognition.network import RecognitionNetwork
 from cellsegmenter.region import Region
-from cellsegmenter.scale_search import see
+from cellsegmenter.scale_search import see, see_by_estimate
 from cellsegmenter.scales import SeenImage, said_of_scale, warn_of_extreme_scale
 from cellsegmenter.segmenting import RecognitionSettings, consensus_of, image_posterior
 from cellsegmenter.serialization import load_segmenter, save_segmenter
@@ -478,8 +478,10 @@ class CellSegmenter(CallbackSupport, Parameters, TransformerMixin, BaseEstimator
                     f"{view.name} has {view.shape[1]} × {view.shape[2]} px, more than a window of {size} px; crop it, "
                     "or use consensus(image) for images of any size"
                 )
+        working, intensity = self.working_diameter_, self.intensity
         images = [
-            prepare_image(view, diameter=self.working_diameter_, intensity=self.intensity) for view in views
+            see_by_estimate(view, None, self.polarity, working_diameter=working, intensity=intensity).views[0]
+            for view in views
         ]
         return self._posterior_of(images, n_samples)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -59,6 +59,7 @@ class ImageConsensus:
         seen: SeenImage,
         defaults: CutDefaults,
         count_stretch: float = 1.0,
+        known: Any = None,
     ) -> None:
         self.graph = graph
         # The row and the column of the graph that each row and column of the image shows; None: they are the same.
@@ -67,6 +68,7 @@ class ImageConsensus:
         self.seen = seen
         self.defaults = defaults
         self._count_stretch = count_stretch
+        self._known = known  # (height, width) bool: where there are data, if the graph does not know
         self._foreground_image: Image | None = None
 
     @property
@@ -132,7 +134,9 @@ class ImageConsensus:
         absolute = float(segmentation.resolution.absolute)
         cut = short_hash(absolute, method, min_size, min_foreground, solver, _place(self._pixels))
         labels = self.graph.store.new_image(f"at-shape-{cut}-labels", self.image_shape, np.int32)
-        return _at_pixels(segmentation, self._pixels, labels, self._foreground(self._pixels), min_size)
+        return _at_pixels(
+            segmentation, self._pixels, labels, self._foreground(self._pixels), min_size, self._known
+        )
 
     def automatic_resolution(
         self, *, method: Method = "cpm", min_size: int | None = None, min_foreground: float = 0.5
@@ -208,11 +212,14 @@ def _at_pixels(
     labels: Image,
     foreground: Image,
     min_size: int,
+    known: Any,
 ) -> Segmentation:
     """The segmentation with the label at each of some rows and columns, without objects that are too small there."""
     _show_at(segmentation.labels, pixels, labels)
     size = np.zeros(len(segmentation) + 1, np.int64)
     bands = [band.slices for band in Region(0, 0, *labels.shape).bands()]
+    for band in bands if known is not None else []:
+        labels[band] = labels[band] * known[band]
     for band in bands:
         size += np.bincount(labels[band].ravel(), minlength=len(size))
     kept = 1 + np.flatnonzero(size[1:] >= max(1, min_size))

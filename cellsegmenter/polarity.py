@@ -29,6 +29,8 @@ def looks_dark_on_bright(image: Any) -> bool:
     """
     tiles = read_tiles(image)
     channels = [np.concatenate([tile[c].ravel() for tile in tiles]) for c in range(len(tiles[0]))]
+    if np.isnan(channels).all(axis=1).any():
+        return False
     low, median, high = np.nanpercentile(channels, [1, 50, 99], axis=1)
     return bool(np.all(median - low > _BRIGHT_MEDIAN * (high - low)))
 

@@ -32,6 +32,7 @@ _RAMP_EXPLAINS, _RAMP_SPAN = (
     4.0,
 )  # share of the variance of dark levels; rise in standard deviations of the noise
 _RAMP_ROUNDS, _OUTLIER = 3, 2.5
+_DUST = 1e-6  # what is left of exact values, relative to them
 
 # Hot pixels: brighter than what is one px, or two, to both sides, by so many times an object's signal.
 _HOT = ((1, 1.0), (2, 3.0))
@@ -176,8 +177,9 @@ def repair_image(image: Any) -> RepairedImage:
 def _ramp(plane: np.ndarray) -> np.ndarray:
     """(2,) rise per px down and across of the dark levels of a plane (h, w) with NaN; 0 where they follow no ramp."""
     none = np.zeros(2)
+    plane = plane.astype(np.float64)
     side = max(plane.shape) / _RAMP_BLOCKS
-    rows, columns = (np.array_split(np.arange(n), max(1, round(n / side))) for n in plane.shape)
+    rows, columns = (np.array_split(np.arange(n), max(1, min(n, round(n / side)))) for n in plane.shape)
     places, levels = [], []
     for row in rows:
         for column in columns:
@@ -186,8 +188,10 @@ def _ramp(plane: np.ndarray) -> np.ndarray:
             if len(known) >= _RAMP_KNOWN * block.size:
                 places.append((1.0, row.mean(), column.mean()))
                 levels.append(np.percentile(known, _RAMP_PERCENTILE))
+    if len(levels) < _LEAST_BLOCKS or np.ptp(levels) <= _DUST * np.abs(levels).max():
+        return none
     design, level = np.array(places), np.array(levels)
-    if len(level) < _LEAST_BLOCKS or np.linalg.matrix_rank(design) < 3:
+    if np.linalg.matrix_rank(design) < 3:
         return none
     kept = np.ones(len(level), bool)
     for _ in range(_RAMP_ROUNDS):
@@ -197,11 +201,11 @@ def _ramp(plane: np.ndarray) -> np.ndarray:
         if kept.sum() < _LEAST_BLOCKS:
             return none
     slope = np.linalg.lstsq(design[kept], level[kept], rcond=None)[0]
-    explained = 1 - np.mean((level[kept] - design[kept] @ slope) ** 2) / max(
-        float(np.var(level[kept])), 1e-12
-    )
+    explained = 1 - np.mean((level - design @ slope) ** 2) / max(float(np.var(level)), 1e-12)
     flat = plane - slope[1] * np.arange(plane.shape[0])[:, None] - slope[2] * np.arange(plane.shape[1])
-    _, noise = background_and_noise(flat[~np.isnan(flat)].astype(np.float64))
+    known = flat[~np.isnan(flat)]
+    is_smooth = np.ptp(known) <= _DUST * np.abs(level).max()
+    noise = 0.0 if is_smooth else background_and_noise(known)[1]
     span = abs(slope[1]) * plane.shape[0] + abs(slope[2]) * plane.shape[1]
     return slope[1:] if explained >= _RAMP_EXPLAINS and span > _RAMP_SPAN * noise else none
 

@@ -277,12 +277,8 @@ class _Search:
         on = np.flatnonzero(posterior.presence[:, 0])
         if not len(on):
             return Sighting(0.0, 1.0)
-        as_it_is = prepare_image(
-            self._pixels(square), diameter=max(diameters), intensity=self.model.intensity
-        )
-        known = as_it_is.known(Region(0, 0, *square.shape))
-        level = as_it_is[...].max(axis=0)[known]
-        explained = _explained(level, posterior.labels(0)[known])
+        level, known, step = self._levels(square, diameters)
+        explained = _explained(level[known], posterior.labels(0)[::step, ::step][known])
         score = float(posterior.probability[on].mean()) * explained * min(1.0, len(on) / _LEAST_OBJECTS)
         _, size = self._sizes(square, diameters)
         return Sighting(score, float(size.mean()) / min(diameters))

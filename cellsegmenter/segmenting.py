@@ -136,7 +136,7 @@ def _shape_graph(
         posterior._replace(stars=stars),
         region.shape,
         store,
-        known=None if seen.views[0].statistics.complete else KnownPixels(seen.repaired, region),
+        known=_known(seen, region),
         n_jobs=workspace.n_jobs,
         progress=workspace.progress,
     )
@@ -229,7 +229,8 @@ def _window_consensus(
     needed = memory_needed(region.shape, frame.shape, visits)
     store = workspace.store(needed, lambda: _identity(model, seen, region) | of_windows)
     graph = window_graph(model, prepared, settings, store, workspace, region=frame)
-    return ImageConsensus(graph, (rows - frame.row, columns - frame.column), seen, defaults)
+    shown = rows - frame.row, columns - frame.column
+    return ImageConsensus(graph, shown, seen, defaults, known=_known(seen, region))
 
 
 def window_graph(
@@ -292,6 +293,11 @@ def memory_needed(shape: tuple[int, int], working_shape: tuple[int, int], visits
     """
     of_graph = math.prod(working_shape) * (visits.total * _BYTES_PER_VISIT + _BYTES_PER_WORKING_PIXEL)
     return of_graph + math.prod(shape) * _BYTES_PER_PIXEL
+
+
+def _known(seen: SeenImage, region: Region) -> KnownPixels | None:
+    """Where a region has data; None if that is everywhere."""
+    return None if seen.views[0].statistics.complete else KnownPixels(seen.repaired, region)
 
 
 def _identity(model: FittedModel, seen: SeenImage, region: Region) -> dict[str, Any]:

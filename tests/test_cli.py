@@ -122,7 +122,7 @@ def test_pixels_without_data_are_said_and_recorded(tmp_path, nuclei):
 @pytest.mark.filterwarnings("always")
 def test_a_diameter_that_is_hardly_meant_is_warned_of(image):
     result = run("predict", image, "--samples", 1, "--stride", 40, "--diameter", 1000)
-    assert "Warning: diameter=1e+03 px is far from the" in result.output
+    assert f"Warning: {image}: diameter=1e+03 px is far from the" in result.output
 
 
 def test_a_pixel_size_is_for_what_has_results(image, tmp_path):

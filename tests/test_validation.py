@@ -123,17 +123,27 @@ def test_wrong_number_of_channels():
         check_images(BATCH[..., 0], n_channels=2)
 
 
-def test_pixels_that_are_not_finite():
+def test_infinity_is_refused_and_nan_stands_for_no_data():
     bad = np.zeros((2, 6, 7))
-    bad[1, 4, 5:] = [np.nan, np.inf]
-    with pytest.raises(ValueError, match=r"X contains NaN or infinity: 2 pixels, the first at \(1, 4, 5\)"):
+    bad[1, 4, 4:] = [np.nan, np.inf, -np.inf]
+    with pytest.raises(ValueError, match=r"X contains infinity: 2 pixels, the first at \(1, 4, 5\)"):
         check_images(bad)
     images, _ = check_images(Lazy(bad))
     images[0][...]
-    with pytest.raises(
-        ValueError, match=r"X\[1\] contains NaN or infinity: 1 pixels, the first at \(0, 4, 5\)"
-    ):
+    with pytest.raises(ValueError, match=r"X\[1\] contains infinity: 1 pixels, the first at \(0, 4, 5\)"):
         images[1][:, 3:5, 2:6]
+    np.testing.assert_array_equal(images[1][:, 4:5, 3:5], [[[0, np.nan]]])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float64])
+def test_masked_pixels_become_nan(dtype):
+    pixels = np.arange(42).reshape(6, 7).astype(dtype)
+    mask = pixels % 5 == 0
+    for masked in (np.ma.masked_array(pixels, mask), Lazy(np.ma.masked_array(pixels, mask))):
+        (image,), _ = check_images(masked)
+        np.testing.assert_array_equal(image[...], np.where(mask, np.nan, pixels)[None])
+        np.testing.assert_array_equal(image[:, 2:4, 1:5], np.where(mask, np.nan, pixels)[None, 2:4, 1:5])
+        assert image[...].dtype == np.float32
 
 
 def test_bounds():
