@@ -75,8 +75,8 @@ def test_the_scale_is_said_and_recorded(image):
     assert result.output == ""
     recorded = json.loads((image.parent / "cells_manifest.json").read_text())
     (plane,) = recorded["planes"]
-    assert plane["diameter"] == 20
-    assert plane["scale"] == pytest.approx(CellSegmenter.pretrained().working_diameter_ / 20, abs=1e-4)
+    assert plane["diameter"] == [20]
+    assert plane["scale"] == [pytest.approx(CellSegmenter.pretrained().working_diameter_ / 20, abs=1e-4)]
     assert plane["objects_90_percent"] is None  # windows have samples of their own
     assert "taken to be 20 px across" in run("predict", image, *FAST, "--diameter", 20).output
 
@@ -90,18 +90,16 @@ def test_what_chose_the_resolution_is_said(image):
         assert words in run("predict", image, *FAST, *option).output
 
 
-def test_a_bright_picture_is_warned_of(image, nuclei):
-    assert "dark background" not in run("predict", image, *FAST).output
+def test_dark_objects_are_told_from_bright_ones(image, nuclei):
+    assert "inverted" not in run("predict", image, *FAST).output
     tifffile.imwrite(image, 255 - nuclei[0])
-    assert (
-        "the built-in model knows bright nuclei on a dark background" in run("predict", image, *FAST).output
-    )
+    assert "the image is inverted" in run("predict", image, *FAST).output
 
 
 @pytest.mark.filterwarnings("always")
 def test_a_diameter_that_is_hardly_meant_is_warned_of(image):
     result = run("predict", image, "--samples", 1, "--stride", 40, "--diameter", 1000)
-    assert "Warning: diameter=1e+03 px is far from the" in result.output
+    assert f"Warning: {image}: diameter=1e+03 px is far from the" in result.output
 
 
 def test_a_pixel_size_is_for_what_has_results(image, tmp_path):
