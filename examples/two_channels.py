@@ -4,7 +4,7 @@ A model that is fitted on both channels takes a cell, nucleus and cytoplasm toge
 fitted on the first channel alone takes nuclei.  The images are made, so what is in them is known.
 
     python examples/two_channels.py --fast                    # half a minute: badly trained, shows that it runs
-    python examples/two_channels.py                           # some minutes of one CPU core
+    python examples/two_channels.py                           # four minutes of one CPU core
 """
 
 import argparse
