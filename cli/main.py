@@ -44,7 +44,7 @@ class Commands(click.Group):
 
 def print_warning(message: Warning | str, *_: object, **__: object) -> None:
     """A warning as one line; stands in for `warnings.showwarning`."""
-    reporting.warn(str(message))
+    reporting.warn(reporting.in_options(str(message)))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

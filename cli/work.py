@@ -69,7 +69,6 @@ class Work:
         from cellsegmenter.files import path_text
         from cellsegmenter.provenance import model_hash
 
-        self.built_in = model is None
         self.segmenter = segmenter
         self.cutting = cutting
         self.reading = reading

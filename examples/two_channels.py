@@ -4,7 +4,7 @@ A model that is fitted on both channels takes a cell, nucleus and cytoplasm toge
 fitted on the first channel alone takes nuclei.  The images are made, so what is in them is known.
 
     python examples/two_channels.py --fast                    # half a minute: badly trained, shows that it runs
-    python examples/two_channels.py                           # some minutes of one CPU core
+    python examples/two_channels.py                           # four minutes of one CPU core
 """
 
 import argparse
@@ -40,9 +40,9 @@ def main() -> None:
     )
     parser.add_argument("--fast", action="store_true", help="few images and training steps")
     fast = parser.parse_args().fast
-    images, _, _ = make_cells(8 if fast else 40, seed=0)
+    images, _, _ = make_cells(8 if fast else 24, seed=0)
     shown, nuclei, cells = make_cells(2 if fast else 8, seed=1)
-    how = {"n_steps": 30 if fast else 600, "recognition_steps": 30 if fast else None, "random_state": 0}
+    how = {"n_steps": 30 if fast else 300, "random_state": 0}
     of_nuclei = CellSegmenter(density=(3, 6), area=(0.05, 0.12), object_size=(8, 20), **how)
     of_cells = CellSegmenter(density=(3, 6), area=(0.2, 0.3), object_size=(14, 28), channel_axis=1, **how)
     of_nuclei.fit(images[:, 0])

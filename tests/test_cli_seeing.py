@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import tifffile
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from cellsegmenter import CellSegmenter
+from cellsegmenter import CellSegmenter, estimator
 from cellsegmenter.datasets import make_nuclei
 from cellsegmenter_cli.main import cellseg
 
@@ -152,13 +153,9 @@ def test_every_image_has_its_own_warnings_in_the_words_of_the_command_line(tmp_p
 
 
 def test_doubts_name_the_option(monkeypatch, bright):
-    from cellsegmenter import estimator
-
     original = estimator.see
 
     def doubtful(*arguments, **options):
-        from dataclasses import replace
-
         return replace(original(*arguments, **options), doubts=("unsure; set the diameter to 13.5",))
 
     monkeypatch.setattr(estimator, "see", doubtful)
