@@ -107,10 +107,10 @@ def _fill_of(overview: _Overview, value: np.ndarray) -> Iterator[Fill]:
         large.any()
         and same[known & ~large].mean() <= _COMMON
         and _holds_images(known & ~large, overview.step)
+        and _ends_abruptly(overview, value, large, levels, _BESIDE)
     ):
-        if _ends_abruptly(overview, value, large, levels, _BESIDE):
-            places = large
-            rim = _BESIDE[0] if overview.step > 1 or _is_mixed(overview, value, large, levels) else 0
+        places = large
+        rim = _BESIDE[0] if overview.step > 1 or _is_mixed(overview, value, large, levels) else 0
     stands_out = any(
         abs(of_value - level) > _BAR_STANDS_OUT * max(noise, 1e-9)
         for of_value, (level, noise) in zip(value, levels, strict=True)

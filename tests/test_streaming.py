@@ -22,6 +22,8 @@ from cellsegmenter.datasets import make_nuclei
 from cellsegmenter.model.rendering import present_objects, render
 from cellsegmenter.preparation import prepare_image
 from cellsegmenter.region import Region
+from cellsegmenter.repair import repair_image
+from cellsegmenter.scales import see_image
 from cellsegmenter.segmenting import consensus_of
 from cellsegmenter.store import FolderStore, MemoryStore, Task, WorkFolderError, run_tasks
 from cellsegmenter.workspace import Workspace
@@ -42,8 +44,12 @@ def consensus(
     diameter = segmenter.working_diameter_
     return consensus_of(
         segmenter._ready_model(),
-        prepare_image(segmenter._one_image(image)[0], scale=scale, diameter=diameter),
-        diameter / scale,
+        see_image(
+            repair_image(segmenter._one_image(image)[0]),
+            [diameter / scale],
+            working_diameter=diameter,
+            intensity="log",
+        ),
         replace(segmenter._window_settings(seed, n_samples=1), tile_size=tile_size),
         Workspace(None if work_folder is None else Path(work_folder), n_jobs=n_jobs),
         resolution=AbsoluteResolution(0.3),
