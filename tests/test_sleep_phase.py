@@ -55,7 +55,11 @@ def count(network: RecognitionNetwork, pixels: np.ndarray) -> int:
     """Objects that greedy suppression leaves."""
     whole = Region(0, 0, *pixels.shape[1:])
     around = read_around(pixels, whole, halo=CONFIG.halo, padding=16, multiple=CONFIG.multiple)
-    stars, score = propose(network.eval(), around, whole, whole.shape, "linear", CPU)
+    row, column = (
+        np.arange(n) + first for n, first in zip(around.pixels.shape[1:], around.corner, strict=True)
+    )
+    known = ((row >= 0) & (row < whole.height))[:, None] & (column >= 0) & (column < whole.width)
+    stars, score = propose(network.eval(), around, known, whole, "linear", CPU)
     return int(most_probable(score + 1, overlapping_pairs(stars, OVERLAP)).present.sum())
 
 
