@@ -16,8 +16,8 @@ But where nothing stands out mere texture must not become objects: s is nowhere 
 each above its own block's b.  Sides of less than one and a half blocks are one block.
 
 Debris can be so bright that objects beside it vanish.  So p99.8(x - b) counts at most as 3.5 times the signal of an
-object in the block, which does not depend on how much of the block is bright: the upper quartile of small cells that
-are brighter than the noise.  In 98 of 100 blocks of real nuclei it is less.  Pixels are bright at most as u = 4.
+object in the block, which does not depend on how much of the block is bright: the upper quartile of the small cells
+that Otsu's threshold takes for objects.  In 98 of 100 blocks of real nuclei it is less.  Pixels are bright at most as u = 4.
 Pixels without data are NaN.  They count nowhere, and a block without any takes what its nearest neighbour has.
 """
 

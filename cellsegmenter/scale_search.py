@@ -5,11 +5,11 @@ Squares of the image are segmented at some diameters d, each 20 d or 40 d wide, 
     score = mean probability of the objects · share of the variance that one level for each object explains
 
 is the higher, the better the scale.  It counts less where fewer than three objects are found.  A classical estimate
-(`cellsegmenter.diameter`) comes first.  Where the model is sure of it, nothing else is looked at.  Otherwise diameters
-from large to small are tried, then the neighbours of the best.
+(`cellsegmenter.diameter`) comes first.  If the model is sure of it, only 2.5 times it is looked at, too.  Otherwise
+diameters from large to small are tried, then the neighbours of the best.
 
-Of dark objects on a bright background the same score of the inverted image tells.  On 143 images of nuclei it is at
-most 0.32 in the wrong polarity, and above 0.5 in the right one of 99 in 100.
+The same score of the inverted image tells whether objects are dark.  On 143 training images of nuclei it is at most
+0.32 in the wrong polarity, and above 0.5 in the right one of 99 in 100.
 
 Objects of other sizes may lie beside those that were found.  So candidates at 2.5 times the diameter, and at 1 / 2.5
 of it, compete with the others in one suppression, and a scale that makes the score higher is taken, too.
@@ -55,8 +55,9 @@ _ACROSS, _WIDE = 20, 40
 _WIDEST = 2048  # px, side of a square at most
 _PIXELS_ACROSS = 8  # of an object, that its explained variance is measured by
 _LEAST_OBJECTS = 3
-# The model is sure of a scale from this score on, if what it finds is as large as it expects, up to this factor.  On
-# 285 images of nuclei it is sure of the first estimate in 268, and AP is the same as with a search in all of them.
+# The model is sure of a scale from this score on, if what it finds is as large as it expects, up to this factor.  In a
+# trial on crops of 285 training images of nuclei, 268 to 276 were sure with factors of 1.2 to 1.4.  AP was within
+# 0.001 of a search in all of them where the estimate is right, and within 0.004 where it is not.
 _SURE, _AS_EXPECTED = 0.6, math.exp(0.3)
 _HARDLY = 0.35  # score below which nothing was found that it knows
 _MARGIN = 0.01  # by which another scale must be better than the estimate

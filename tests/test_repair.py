@@ -157,7 +157,7 @@ def haze(rows, columns):
 @pytest.mark.parametrize(
     "light",
     [
-        pytest.param(step, marks=pytest.mark.xfail(reason="a step is nearly a ramp")),
+        pytest.param(step, marks=pytest.mark.xfail(strict=True, reason="a step is nearly a ramp")),
         corner,
         tissue,
         vignette,
