@@ -125,7 +125,7 @@ def test_an_inverted_image_is_read_slice_by_slice():
             [8, 40],
             420,
             60,
-            marks=pytest.mark.xfail(strict=True, reason="the small ones explain little; see Limits"),
+            marks=pytest.mark.xfail(strict=True, reason="small ones explain little"),
         ),
         ([8] * 12 + [40], 360, 130),
     ],
