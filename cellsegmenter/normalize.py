@@ -17,7 +17,7 @@ each above its own block's b.  Sides of less than one and a half blocks are one 
 
 Debris can be so bright that objects beside it vanish.  So p99.8(x - b) counts at most as 3.5 times the signal of an
 object in the block, which does not depend on how much of the block is bright: the upper quartile of the small cells
-that Otsu's threshold takes for objects.  In 98 of 100 blocks of real nuclei it is less.  Pixels are bright at most as u = 4.
+that Otsu's threshold takes for objects.  In 98 of 100 blocks of real nuclei it is less.  The greatest u is 4.
 Pixels without data are NaN.  They count nowhere, and a block without any takes what its nearest neighbour has.
 """
 
